@@ -1,0 +1,267 @@
+package kvm
+
+// The structs of linux/kvm.h and asm/kvm.h for x86-64, with the kernel's padding
+// written out. abi_test.go holds each size and offset against a golden file
+// made from the headers.
+
+// userspaceMemoryRegion is struct kvm_userspace_memory_region.
+type userspaceMemoryRegion struct {
+	Slot          uint32
+	Flags         uint32
+	GuestPhysAddr uint64
+	MemorySize    uint64
+	UserspaceAddr uint64
+}
+
+// Regs is struct kvm_regs: the general registers of a vCPU.
+type Regs struct {
+	RAX, RBX, RCX, RDX uint64
+	RSI, RDI, RSP, RBP uint64
+	R8, R9, R10, R11   uint64
+	R12, R13, R14, R15 uint64
+	RIP, RFLAGS        uint64
+}
+
+// Segment is struct kvm_segment.
+type Segment struct {
+	Base     uint64
+	Limit    uint32
+	Selector uint16
+	Type     uint8
+	Present  uint8
+	DPL      uint8
+	DB       uint8
+	S        uint8
+	L        uint8
+	G        uint8
+	AVL      uint8
+	Unusable uint8
+	_        uint8
+}
+
+// Dtable is struct kvm_dtable: GDTR or IDTR.
+type Dtable struct {
+	Base  uint64
+	Limit uint16
+	_     [3]uint16
+}
+
+// Sregs is struct kvm_sregs: segments and control registers of a vCPU.
+type Sregs struct {
+	CS, DS, ES, FS, GS, SS  Segment
+	TR, LDT                 Segment
+	GDT, IDT                Dtable
+	CR0, CR2, CR3, CR4, CR8 uint64
+	EFER                    uint64
+	APICBase                uint64
+	InterruptBitmap         [4]uint64
+}
+
+// MSR is struct kvm_msr_entry: a model-specific register and its value.
+type MSR struct {
+	Index uint32
+	_     uint32
+	Data  uint64
+}
+
+// maxMSRs bounds one KVM_GET_MSRS or KVM_SET_MSRS call.
+const maxMSRs = 128
+
+// msrs is struct kvm_msrs with room for entries.
+type msrs struct {
+	Nmsrs   uint32
+	_       uint32
+	Entries [maxMSRs]MSR
+}
+
+// CPUIDEntry is struct kvm_cpuid_entry2: what CPUID answers for one leaf, or
+// for one sub-leaf where Flags has KVM_CPUID_FLAG_SIGNIFCANT_INDEX.
+type CPUIDEntry struct {
+	Function           uint32
+	Index              uint32
+	Flags              uint32
+	EAX, EBX, ECX, EDX uint32
+	_                  [3]uint32
+}
+
+// maxCPUID is KVM_MAX_CPUID_ENTRIES (arch/x86/include/asm/kvm_host.h): more
+// than that KVM_SET_CPUID2 refuses.
+const maxCPUID = 256
+
+// cpuid2 is struct kvm_cpuid2 with room for entries.
+type cpuid2 struct {
+	Nent    uint32
+	_       uint32
+	Entries [maxCPUID]CPUIDEntry
+}
+
+// irqLevel is struct kvm_irq_level.
+type irqLevel struct {
+	IRQ   uint32
+	Level uint32
+}
+
+// routingEntry is struct kvm_irq_routing_entry. U is its union: {irqchip, pin}
+// or {address low, address high, data, device id}.
+type routingEntry struct {
+	GSI   uint32
+	Type  uint32
+	Flags uint32
+	_     uint32
+	U     [8]uint32
+}
+
+// irqRouting is struct kvm_irq_routing with room for entries.
+type irqRouting struct {
+	Nr      uint32
+	Flags   uint32
+	Entries [maxRoutes]routingEntry
+}
+
+// irqfd is struct kvm_irqfd.
+type irqfd struct {
+	FD         uint32
+	GSI        uint32
+	Flags      uint32
+	ResampleFD uint32
+	_          [16]uint8
+}
+
+// ioeventfd is struct kvm_ioeventfd.
+type ioeventfd struct {
+	Datamatch uint64
+	Addr      uint64
+	Len       uint32
+	FD        int32
+	Flags     uint32
+	_         [36]uint8
+}
+
+// pitConfig is struct kvm_pit_config.
+type pitConfig struct {
+	Flags uint32
+	_     [15]uint32
+}
+
+// enableCap is struct kvm_enable_cap.
+type enableCap struct {
+	Cap   uint32
+	Flags uint32
+	Args  [4]uint64
+	_     [64]uint8
+}
+
+// mpState is struct kvm_mp_state.
+type mpState struct {
+	MPState uint32
+}
+
+// LAPIC is struct kvm_lapic_state: the register page of a local APIC.
+type LAPIC struct {
+	Regs [1024]byte
+}
+
+// Translation is struct kvm_translation.
+type translation struct {
+	LinearAddress   uint64
+	PhysicalAddress uint64
+	Valid           uint8
+	Writeable       uint8
+	Usermode        uint8
+	_               [5]uint8
+}
+
+// Events is struct kvm_vcpu_events: exceptions, interrupts and NMIs on their
+// way into a vCPU.
+type Events struct {
+	Exception struct {
+		Injected     uint8
+		Nr           uint8
+		HasErrorCode uint8
+		Pending      uint8
+		ErrorCode    uint32
+	}
+	Interrupt struct {
+		Injected uint8
+		Nr       uint8
+		Soft     uint8
+		Shadow   uint8
+	}
+	NMI struct {
+		Injected uint8
+		Pending  uint8
+		Masked   uint8
+		_        uint8
+	}
+	SIPIVector uint32
+	Flags      uint32
+	SMI        struct {
+		SMM          uint8
+		Pending      uint8
+		SMMInsideNMI uint8
+		LatchedInit  uint8
+	}
+	TripleFault struct {
+		Pending uint8
+	}
+	_                   [26]uint8
+	ExceptionHasPayload uint8
+	ExceptionPayload    uint64
+}
+
+// runPage is the head of struct kvm_run, which the kernel shares with us.
+// Control holds request_interrupt_window in its lowest byte, immediate_exit in
+// the next; both are ours to write, so that one atomic store does.
+type runPage struct {
+	Control    uint32
+	_          uint32
+	ExitReason uint32
+	Ready      uint8
+	IfFlag     uint8
+	Flags      uint16
+	CR8        uint64
+	APICBase   uint64
+	Exit       [256]byte // a union: ioExit, mmioExit, internalExit, failExit, systemExit
+}
+
+// immediateExit is run->immediate_exit within runPage.Control.
+const immediateExit = 1 << 8
+
+// ioExit is the union of kvm_run at KVM_EXIT_IO.
+type ioExit struct {
+	Direction  uint8 // 1: out
+	Size       uint8
+	Port       uint16
+	Count      uint32
+	DataOffset uint64
+}
+
+// mmioExit is the union of kvm_run at KVM_EXIT_MMIO.
+type mmioExit struct {
+	PhysAddr uint64
+	Data     [8]uint8
+	Len      uint32
+	IsWrite  uint8
+	_        [3]uint8
+}
+
+// internalExit is the union of kvm_run at KVM_EXIT_INTERNAL_ERROR.
+type internalExit struct {
+	Suberror uint32
+	Ndata    uint32
+	Data     [16]uint64
+}
+
+// failExit is the union of kvm_run at KVM_EXIT_FAIL_ENTRY.
+type failExit struct {
+	HardwareEntryFailureReason uint64
+	CPU                        uint32
+	_                          uint32
+}
+
+// systemExit is the union of kvm_run at KVM_EXIT_SYSTEM_EVENT.
+type systemExit struct {
+	Type  uint32
+	Ndata uint32
+	Data  [16]uint64
+}

@@ -1,0 +1,24 @@
+package mem
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// hugePage is the size of a large page, and the alignment that lets KVM map
+// guest memory with them: host and guest address must agree modulo hugePage.
+const hugePage = 2 << 20
+
+// mapAligned maps n bytes of private memory at an address that is a multiple
+// of hugePage. whole is what to unmap in the end.
+func mapAligned(n uint64) (b, whole []byte, err error) {
+	whole, err = unix.Mmap(-1, 0, int(n+hugePage), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, nil, err
+	}
+	addr := uintptr(unsafe.Pointer(unsafe.SliceData(whole)))
+	skip := uint64(-addr % hugePage)
+	return whole[skip : skip+n : skip+n], whole, nil
+}
