@@ -1,0 +1,294 @@
+package imsg
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxQueue is how many messages may wait for a peer that does not read. A peer
+// further behind than that is taken for dead.
+const maxQueue = 4096
+
+// ErrSlow is why a connection ends whose peer no longer reads.
+var ErrSlow = errors.New("peer does not read its messages")
+
+// Conn is one end of a connection. Send may be called from any goroutine and
+// never blocks; Recv belongs to one goroutine.
+type Conn struct {
+	sock *net.UnixConn
+	rbuf []byte
+	oob  []byte
+
+	mu     sync.Mutex
+	wake   *sync.Cond
+	queue  []Msg
+	closed bool
+	err    error         // why closed, if for a failure
+	done   chan struct{} // the writer has ended
+}
+
+// Pair returns two connected sockets, each to be wrapped by New in the process
+// that keeps it.
+func Pair() (a, b *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a socket pair: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "imsg"), os.NewFile(uintptr(fds[1]), "imsg"), nil
+}
+
+// New takes over the SOCK_SEQPACKET socket f.
+func New(f *os.File) (*Conn, error) {
+	nc, err := net.FileConn(f)
+	f.Close()
+	if err != nil {
+		return nil, fmt.Errorf("use descriptor as a message socket: %w", err)
+	}
+	sock, ok := nc.(*net.UnixConn)
+	if !ok {
+		nc.Close()
+		return nil, fmt.Errorf("use descriptor as a message socket: it is a %T", nc)
+	}
+	return NewConn(sock), nil
+}
+
+// NewConn takes over sock, which must be of network "unixpacket".
+func NewConn(sock *net.UnixConn) *Conn {
+	c := &Conn{
+		sock: sock,
+		rbuf: make([]byte, headerSize+MaxPayload+1),
+		oob:  make([]byte, unix.CmsgSpace(MaxFiles*4)),
+		done: make(chan struct{}),
+	}
+	c.wake = sync.NewCond(&c.mu)
+	go c.write()
+	return c
+}
+
+// Dial connects to the message socket at path.
+func Dial(path string) (*Conn, error) {
+	sock, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return nil, err
+	}
+	return NewConn(sock), nil
+}
+
+// Send queues m, whose payload is v in CBOR (nothing if v is nil), and takes
+// over files. The error says that the connection has ended or m cannot be sent.
+func (c *Conn) Send(typ uint16, id uint64, v any, files ...*os.File) error {
+	m := Msg{Type: typ, ID: id, Files: files}
+	var err error
+	if v != nil {
+		m.Payload, err = Marshal(v)
+	}
+	if err == nil {
+		err = c.enqueue(m)
+	}
+	if err != nil {
+		m.Close()
+	}
+	return err
+}
+
+func (c *Conn) enqueue(m Msg) error {
+	if len(m.Payload) > MaxPayload || len(m.Files) > MaxFiles {
+		_, err := appendPacket(nil, &m)
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		if c.err != nil {
+			return c.err
+		}
+		return net.ErrClosed
+	}
+	if len(c.queue) == maxQueue {
+		c.fail(ErrSlow)
+		return ErrSlow
+	}
+	c.queue = append(c.queue, m)
+	c.wake.Signal()
+	return nil
+}
+
+// fail ends the connection at once. c.mu is held.
+func (c *Conn) fail(err error) {
+	if c.closed {
+		return
+	}
+	c.closed, c.err = true, err
+	for i := range c.queue {
+		c.queue[i].Close()
+	}
+	c.queue = nil
+	c.sock.Close()
+	c.wake.Broadcast()
+}
+
+// write sends what is queued, in order, until the connection ends.
+func (c *Conn) write() {
+	defer close(c.done)
+	var buf []byte
+	for {
+		c.mu.Lock()
+		for len(c.queue) == 0 && !c.closed {
+			c.wake.Wait()
+		}
+		if len(c.queue) == 0 {
+			c.mu.Unlock()
+			c.sock.Close()
+			return
+		}
+		m := c.queue[0]
+		c.queue = c.queue[1:]
+		c.mu.Unlock()
+
+		var err error
+		buf, err = appendPacket(buf[:0], &m)
+		if err == nil {
+			err = c.writePacket(buf, m.Files)
+		}
+		m.Close()
+		if err != nil {
+			c.mu.Lock()
+			c.fail(err)
+			c.mu.Unlock()
+			return
+		}
+	}
+}
+
+func (c *Conn) writePacket(b []byte, files []*os.File) error {
+	var oob []byte
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fd, err := descriptor(f)
+			if err != nil {
+				return err
+			}
+			fds[i] = fd
+		}
+		oob = unix.UnixRights(fds...)
+	}
+	n, _, err := c.sock.WriteMsgUnix(b, oob, nil)
+	if err == nil && n != len(b) {
+		err = io.ErrShortWrite
+	}
+	return err
+}
+
+// descriptor is f.Fd without its side effect: Fd may make the file blocking, for
+// everybody who shares it.
+func descriptor(f *os.File) (int, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	n := -1
+	err = raw.Control(func(fd uintptr) { n = int(fd) })
+	return n, err
+}
+
+// Recv waits for the next message. It returns io.EOF when the peer has closed
+// its end, and ErrFormat for what is not a message. The payload is the
+// caller's to keep.
+func (c *Conn) Recv() (Msg, error) {
+	n, oobn, flags, _, err := c.sock.ReadMsgUnix(c.rbuf, c.oob)
+	if err != nil {
+		return Msg{}, err
+	}
+	files, err := parseRights(c.oob[:oobn])
+	m := Msg{Files: files}
+	if err == nil && flags&unix.MSG_CTRUNC != 0 {
+		err = fmt.Errorf("%w: more than %d descriptors", ErrFormat, MaxFiles)
+	}
+	if err == nil && flags&unix.MSG_TRUNC != 0 {
+		err = fmt.Errorf("%w: payload of more than %d bytes", ErrFormat, MaxPayload)
+	}
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
+	if err == nil {
+		m, err = parsePacket(append([]byte(nil), c.rbuf[:n]...))
+		m.Files = files
+	}
+	if err != nil {
+		m.Close()
+		return Msg{}, err
+	}
+	return m, nil
+}
+
+// parseRights makes files of the descriptors in a control message. On an error
+// it still returns those it found, for the caller to close.
+func parseRights(oob []byte) ([]*os.File, error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	scms, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, fmt.Errorf("%w: control message: %w", ErrFormat, err)
+	}
+	var files []*os.File
+	for i := range scms {
+		if scms[i].Header.Level != unix.SOL_SOCKET || scms[i].Header.Type != unix.SCM_RIGHTS {
+			continue
+		}
+		fds, err := unix.ParseUnixRights(&scms[i])
+		if err != nil {
+			return files, fmt.Errorf("%w: descriptors: %w", ErrFormat, err)
+		}
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "received"))
+		}
+	}
+	return files, nil
+}
+
+// Flush sends what is queued, then ends the connection. A peer that does not
+// read can make it wait: only a process about to exit calls it.
+func (c *Conn) Flush() {
+	c.mu.Lock()
+	c.closed = true
+	c.wake.Broadcast()
+	c.mu.Unlock()
+	<-c.done
+}
+
+// Close ends the connection at once; what is queued is dropped.
+func (c *Conn) Close() {
+	c.mu.Lock()
+	c.fail(net.ErrClosed)
+	c.mu.Unlock()
+}
+
+// PeerCred returns the credentials that the peer had when it connected.
+func (c *Conn) PeerCred() (*unix.Ucred, []uint32, error) {
+	raw, err := c.sock.SyscallConn()
+	if err != nil {
+		return nil, nil, err
+	}
+	var cred *unix.Ucred
+	var groups []uint32
+	cerr := raw.Control(func(fd uintptr) {
+		if cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			groups, err = peerGroups(int(fd))
+		}
+	})
+	if cerr != nil {
+		err = cerr
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("ask who the peer is: %w", err)
+	}
+	return cred, groups, nil
+}
