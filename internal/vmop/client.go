@@ -17,6 +17,15 @@ type ListRequest struct {
 	Running bool `cbor:"2,keyasint,omitempty"` // only those with a process
 }
 
+// MaxRecords is the most VMs in one VMList: so many fit into a packet however
+// long their paths are.
+const MaxRecords = 8
+
+// VMList is a part of the answer to List, of MaxRecords VMs at most.
+type VMList struct {
+	VMs []VM `cbor:"1,keyasint"`
+}
+
 // StartRequest starts a VM that is defined, or defines one and starts it. Only
 // what is set overrides or defines; see Definition.
 //

@@ -11,7 +11,7 @@ package vmop
 type Type uint16
 
 // What a client may ask. Each request is answered by one Result, which a List
-// precedes with any number of Record messages; all bear the request's id.
+// precedes with any number of Records messages; all bear the request's id.
 const (
 	List    Type = 1  // ListRequest
 	Start   Type = 2  // StartRequest, descriptors as StartRequest.Files says
@@ -27,8 +27,8 @@ const (
 	Reset   Type = 12 // ResetRequest
 
 	// What a client is answered.
-	Answer Type = 64 // Result
-	Record Type = 65 // VM
+	Answer  Type = 64 // Result
+	Records Type = 65 // VMList
 )
 
 // Between parent and control.
