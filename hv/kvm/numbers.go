@@ -80,6 +80,7 @@ const (
 	KVM_CAP_IMMEDIATE_EXIT            Cap = 136
 	KVM_CAP_HALT_POLL                 Cap = 182
 	KVM_CAP_EXIT_ON_EMULATION_FAILURE Cap = 204
+	KVM_CAP_PMU_CAPABILITY            Cap = 212
 )
 
 // ExitReason says why KVM_RUN returned.
@@ -125,6 +126,8 @@ const (
 	KVM_IOEVENTFD_FLAG_DEASSIGN  = 1 << 2
 
 	KVM_PIT_SPEAKER_DUMMY = 1
+
+	KVM_PMU_CAP_DISABLE = 1 << 0
 
 	KVM_CPUID_FLAG_SIGNIFCANT_INDEX = 1 << 0
 

@@ -1,0 +1,57 @@
+package machine
+
+import (
+	"errors"
+
+	"vmd/hv/bus"
+	"vmd/hv/chipset"
+	"vmd/hv/mem"
+	"vmd/hv/pci"
+)
+
+// board is what is soldered on.
+type board struct {
+	uart *chipset.UART
+	pm   *chipset.PM
+}
+
+func (b *board) close() { b.pm.Close() }
+
+// windows are what the address spaces leave to PCI.
+var windows = pci.Windows{
+	IO:   pci.Window{Base: 0xc000, Size: 0x4000},
+	MMIO: pci.Window{Base: uint64(lowEnd), Size: uint64(pciWindowEnd - lowEnd)},
+}
+
+// addBoard makes the parts and connects them.
+func (m *Machine) addBoard() error {
+	reset := func() { m.end(Reset, nil) }
+	m.board.uart = chipset.NewUART(m.irqs.line(irqCOM1), m.cfg.Console, m.cfg.ConsoleReady)
+	m.board.pm = chipset.NewPM(chipset.PMConfig{
+		SCI:        m.irqs.line(irqSCI),
+		PowerOff:   func() { m.end(PowerOff, nil) },
+		ButtonSeen: m.cfg.ButtonSeen,
+	})
+	panicked := chipset.NewPVPanic(func(p chipset.Panic) {
+		if p&chipset.Panicked != 0 {
+			m.cfg.Panicked()
+		}
+	})
+	m.pci = pci.NewBus(host{m}, windows)
+	return errors.Join(
+		m.port(0x00, 0x10, chipset.Absent{}), // DMA controllers
+		m.port(0x80, 1, &chipset.PostCode{}),
+		m.port(0xc0, 0x20, chipset.Absent{}),
+		m.port(chipset.I8042Port, 1, chipset.NewI8042(reset)),
+		m.port(chipset.FastA20, 1, chipset.NewPort92(reset)),
+		m.port(chipset.COM1, chipset.UARTSize, m.board.uart),
+		m.port(chipset.PVPanicPort, 1, panicked),
+		m.port(chipset.PMBase, chipset.PMSize, m.board.pm),
+		m.pci.MapConfig(chipset.NewResetControl(reset)),
+		m.pci.AddChipset(),
+	)
+}
+
+func (m *Machine) port(base, size uint64, d bus.Device) error { return m.ports.Map(base, size, d) }
+
+func (m *Machine) putTables() (mem.GPA, error) { return 0, nil }
