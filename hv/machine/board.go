@@ -5,17 +5,21 @@ import (
 
 	"vmd/hv/bus"
 	"vmd/hv/chipset"
-	"vmd/hv/mem"
 	"vmd/hv/pci"
 )
 
 // board is what is soldered on.
 type board struct {
 	uart *chipset.UART
+	rtc  *chipset.RTC
 	pm   *chipset.PM
 }
 
-func (b *board) close() { b.pm.Close() }
+// close stops what timers the parts have.
+func (b *board) close() {
+	b.rtc.Close()
+	b.pm.Close()
+}
 
 // windows are what the address spaces leave to PCI.
 var windows = pci.Windows{
@@ -27,6 +31,12 @@ var windows = pci.Windows{
 func (m *Machine) addBoard() error {
 	reset := func() { m.end(Reset, nil) }
 	m.board.uart = chipset.NewUART(m.irqs.line(irqCOM1), m.cfg.Console, m.cfg.ConsoleReady)
+	m.board.rtc = chipset.NewRTC(chipset.RTCConfig{
+		IRQ:        m.irqs.line(irqRTC),
+		LowMemory:  min(m.cfg.Memory, uint64(lowEnd)),
+		HighMemory: max(m.cfg.Memory, uint64(lowEnd)) - uint64(lowEnd),
+		CPUs:       m.cfg.CPUs,
+	})
 	m.board.pm = chipset.NewPM(chipset.PMConfig{
 		SCI:        m.irqs.line(irqSCI),
 		PowerOff:   func() { m.end(PowerOff, nil) },
@@ -40,7 +50,8 @@ func (m *Machine) addBoard() error {
 	m.pci = pci.NewBus(host{m}, windows)
 	return errors.Join(
 		m.port(0x00, 0x10, chipset.Absent{}), // DMA controllers
-		m.port(0x80, 1, &chipset.PostCode{}),
+		m.port(chipset.RTCPort, chipset.RTCSize, m.board.rtc),
+		m.port(chipset.PostPort, 1, &chipset.PostCode{}),
 		m.port(0xc0, 0x20, chipset.Absent{}),
 		m.port(chipset.I8042Port, 1, chipset.NewI8042(reset)),
 		m.port(chipset.FastA20, 1, chipset.NewPort92(reset)),
@@ -53,5 +64,3 @@ func (m *Machine) addBoard() error {
 }
 
 func (m *Machine) port(base, size uint64, d bus.Device) error { return m.ports.Map(base, size, d) }
-
-func (m *Machine) putTables() (mem.GPA, error) { return 0, nil }

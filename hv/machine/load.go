@@ -3,8 +3,12 @@ package machine
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 
+	"vmd/hv/acpi"
 	"vmd/hv/boot"
+	"vmd/hv/mem"
+	"vmd/hv/pci"
 )
 
 // Boot says what a guest starts with.
@@ -37,3 +41,28 @@ func (m *Machine) Load(b Boot) error {
 	}
 	return setEntry(m.vcpus[0].kvm, e)
 }
+
+// putTables writes the ACPI tables and returns where they begin.
+func (m *Machine) putTables() (rsdp mem.GPA, err error) {
+	t, err := acpi.Build(acpi.Config{
+		CPUs:    m.cfg.CPUs,
+		MMIO32:  acpi.Window{Base: lowEnd, Size: windows.MMIO.Size},
+		Links:   links,
+		PVPanic: true,
+	})
+	if err != nil {
+		return 0, err
+	}
+	end, err := t.Load(m.mem, rsdpAddr)
+	if err != nil {
+		return 0, err
+	}
+	if end > smbiosAddr {
+		return 0, fmt.Errorf("ACPI tables end at %#x, where SMBIOS tables begin", end)
+	}
+	return rsdpAddr, nil
+}
+
+// links are the interrupts of the ACPI link devices: the slots with these
+// numbers, less one, show how the bus is wired.
+var links = [4]uint32{pci.GSI(1), pci.GSI(2), pci.GSI(3), pci.GSI(4)}

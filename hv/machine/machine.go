@@ -53,8 +53,10 @@ type Config struct {
 	Warn func(dev, msg string)
 
 	// Counters are where to count for each vCPU; none or fewer than CPUs will
-	// do.
+	// do. Sampled is called each time the vCPUs' times have been brought up to
+	// date, about once a second; it may be nil.
 	Counters []VCPUCounters
+	Sampled  func()
 }
 
 // MaxCPUs is the most vCPUs of a guest: local APIC ids have 8 bits, and 255 is
@@ -115,6 +117,9 @@ func (c *Config) check() error {
 	}
 	if c.Panicked == nil {
 		c.Panicked = func() {}
+	}
+	if c.Sampled == nil {
+		c.Sampled = func() {}
 	}
 	if c.Warn == nil {
 		c.Warn = func(string, string) {}

@@ -21,6 +21,7 @@ func (m *Machine) sampleUntil(stop <-chan struct{}) {
 			return
 		case <-t.C:
 			m.Sample()
+			m.cfg.Sampled()
 		}
 	}
 }
