@@ -11,17 +11,24 @@ import (
 // receiving type has no place for.
 var (
 	enc = must(cbor.CoreDetEncOptions().EncMode())
-	dec = must(cbor.DecOptions{
+	dec = must(decOptions(cbor.ExtraDecErrorUnknownField).DecMode())
+
+	// newer lets fields pass that the receiving type does not have.
+	newer = must(decOptions(cbor.ExtraDecErrorNone).DecMode())
+)
+
+func decOptions(extra cbor.ExtraDecErrorCond) cbor.DecOptions {
+	return cbor.DecOptions{
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 		IndefLength:       cbor.IndefLengthForbidden,
 		TagsMd:            cbor.TagsForbidden,
-		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
+		ExtraReturnErrors: extra,
 		UTF8:              cbor.UTF8RejectInvalid,
 		MaxNestedLevels:   8,
 		MaxArrayElements:  4096,
 		MaxMapPairs:       256,
-	}.DecMode())
-)
+	}
+}
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -45,6 +52,15 @@ func Marshal(v any) ([]byte, error) {
 // Unmarshal decodes payload b into v. The error is an ErrFormat.
 func Unmarshal(b []byte, v any) error {
 	if err := dec.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%w: %T: %w", ErrFormat, v, err)
+	}
+	return nil
+}
+
+// UnmarshalNewer is Unmarshal for an answer that may come from a newer program:
+// fields that v has no place for are passed over.
+func UnmarshalNewer(b []byte, v any) error {
+	if err := newer.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("%w: %T: %w", ErrFormat, v, err)
 	}
 	return nil

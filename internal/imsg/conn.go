@@ -11,9 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxQueue is how many messages may wait for a peer that does not read. A peer
-// further behind than that is taken for dead.
-const maxQueue = 4096
+// How many messages, and how many bytes of payload, may wait for a peer that
+// does not read. A peer further behind than that is taken for dead.
+const (
+	maxQueue      = 4096
+	maxQueueBytes = 16 << 20
+)
 
 // ErrSlow is why a connection ends whose peer no longer reads.
 var ErrSlow = errors.New("peer does not read its messages")
@@ -28,9 +31,12 @@ type Conn struct {
 	mu     sync.Mutex
 	wake   *sync.Cond
 	queue  []Msg
-	closed bool
-	err    error         // why closed, if for a failure
-	done   chan struct{} // the writer has ended
+	queued int   // bytes of payload in queue
+	flush  bool  // nothing more is taken; the writer ends when queue is empty
+	closed bool  // the socket is closed and queue empty
+	err    error // why closed
+
+	done chan struct{} // closed when the writer has ended
 }
 
 // Pair returns two connected sockets, each to be wrapped by New in the process
@@ -62,7 +68,7 @@ func New(f *os.File) (*Conn, error) {
 func NewConn(sock *net.UnixConn) *Conn {
 	c := &Conn{
 		sock: sock,
-		rbuf: make([]byte, headerSize+MaxPayload+1),
+		rbuf: make([]byte, headerSize+MaxPayload),
 		oob:  make([]byte, unix.CmsgSpace(MaxFiles*4)),
 		done: make(chan struct{}),
 	}
@@ -105,16 +111,17 @@ func (c *Conn) enqueue(m Msg) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		if c.err != nil {
-			return c.err
-		}
+		return c.err
+	}
+	if c.flush {
 		return net.ErrClosed
 	}
-	if len(c.queue) == maxQueue {
+	if len(c.queue) == maxQueue || c.queued+len(m.Payload) > maxQueueBytes {
 		c.fail(ErrSlow)
 		return ErrSlow
 	}
 	c.queue = append(c.queue, m)
+	c.queued += len(m.Payload)
 	c.wake.Signal()
 	return nil
 }
@@ -128,42 +135,51 @@ func (c *Conn) fail(err error) {
 	for i := range c.queue {
 		c.queue[i].Close()
 	}
-	c.queue = nil
+	c.queue, c.queued = nil, 0
 	c.sock.Close()
 	c.wake.Broadcast()
+}
+
+// next waits for a message to write. It returns false when there will be none.
+func (c *Conn) next() (Msg, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.queue) == 0 && !c.closed && !c.flush {
+		c.wake.Wait()
+	}
+	if len(c.queue) == 0 {
+		return Msg{}, false
+	}
+	m := c.queue[0]
+	c.queue[0] = Msg{}
+	c.queue = c.queue[1:]
+	c.queued -= len(m.Payload)
+	return m, true
 }
 
 // write sends what is queued, in order, until the connection ends.
 func (c *Conn) write() {
 	defer close(c.done)
 	var buf []byte
+	reason := net.ErrClosed
 	for {
-		c.mu.Lock()
-		for len(c.queue) == 0 && !c.closed {
-			c.wake.Wait()
+		m, ok := c.next()
+		if !ok {
+			break
 		}
-		if len(c.queue) == 0 {
-			c.mu.Unlock()
-			c.sock.Close()
-			return
-		}
-		m := c.queue[0]
-		c.queue = c.queue[1:]
-		c.mu.Unlock()
-
 		var err error
-		buf, err = appendPacket(buf[:0], &m)
-		if err == nil {
+		if buf, err = appendPacket(buf[:0], &m); err == nil {
 			err = c.writePacket(buf, m.Files)
 		}
 		m.Close()
 		if err != nil {
-			c.mu.Lock()
-			c.fail(err)
-			c.mu.Unlock()
-			return
+			reason = err
+			break
 		}
 	}
+	c.mu.Lock()
+	c.fail(reason)
+	c.mu.Unlock()
 }
 
 func (c *Conn) writePacket(b []byte, files []*os.File) error {
@@ -199,23 +215,24 @@ func descriptor(f *os.File) (int, error) {
 }
 
 // Recv waits for the next message. It returns io.EOF when the peer has closed
-// its end, and ErrFormat for what is not a message. The payload is the
-// caller's to keep.
+// its end or sends an empty packet, which looks the same, and ErrFormat for what
+// is not a message. The payload is the caller's to keep.
 func (c *Conn) Recv() (Msg, error) {
 	n, oobn, flags, _, err := c.sock.ReadMsgUnix(c.rbuf, c.oob)
-	if err != nil {
-		return Msg{}, err
-	}
-	files, err := parseRights(c.oob[:oobn])
+	// Descriptors may come even with an error: an empty packet can carry some.
+	files, rightsErr := parseRights(c.oob[:oobn])
 	m := Msg{Files: files}
+	if errors.Is(err, io.EOF) {
+		err = io.EOF
+	}
+	if err == nil {
+		err = rightsErr
+	}
 	if err == nil && flags&unix.MSG_CTRUNC != 0 {
 		err = fmt.Errorf("%w: more than %d descriptors", ErrFormat, MaxFiles)
 	}
 	if err == nil && flags&unix.MSG_TRUNC != 0 {
 		err = fmt.Errorf("%w: payload of more than %d bytes", ErrFormat, MaxPayload)
-	}
-	if err == nil && n == 0 {
-		err = io.EOF
 	}
 	if err == nil {
 		m, err = parsePacket(append([]byte(nil), c.rbuf[:n]...))
@@ -258,7 +275,7 @@ func parseRights(oob []byte) ([]*os.File, error) {
 // read can make it wait: only a process about to exit calls it.
 func (c *Conn) Flush() {
 	c.mu.Lock()
-	c.closed = true
+	c.flush = true
 	c.wake.Broadcast()
 	c.mu.Unlock()
 	<-c.done

@@ -63,6 +63,16 @@ func (m *Msg) TakeFile(i int) *os.File {
 	return f
 }
 
+// TakeFiles hands all descriptors over to the caller, in order; nil stands for
+// one that was taken before.
+func (m *Msg) TakeFiles() []*os.File {
+	files := make([]*os.File, len(m.Files))
+	for i := range files {
+		files[i] = m.TakeFile(i)
+	}
+	return files
+}
+
 // appendPacket appends m as a packet to b.
 func appendPacket(b []byte, m *Msg) ([]byte, error) {
 	if len(m.Payload) > MaxPayload {
