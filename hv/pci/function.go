@@ -214,6 +214,10 @@ func (f *Function) write(off int, p []byte) {
 	}
 }
 
+// Register copies the registers at off, as they are stored, into p. It is for
+// hooks, and for building the machine.
+func (f *Function) Register(off int, p []byte) { copy(p, f.cfg[off:]) }
+
 // reset is power-on: the device first, so that nothing of it is left running,
 // then what the guest programmed.
 func (f *Function) reset() {

@@ -1,0 +1,60 @@
+package virtio
+
+import (
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// What the owner of a queue is to do, in Doorbell.ctl.
+const (
+	ctlRun = iota
+	ctlPause
+	ctlStop
+)
+
+// Doorbell is the eventfd that a guest's notification of a queue signals, and
+// that whoever wants something of the queue's owner rings too. Rings that
+// nobody has heard yet are one.
+type Doorbell struct {
+	ctl  atomic.Uint32
+	fd   int
+	file *os.File // owns fd; waits in the runtime's poller
+	buf  [8]byte  // of the one goroutine that waits
+}
+
+// one is what ringing writes: an eventfd adds it up (eventfd(2)).
+var one = [8]byte{1}
+
+// NewDoorbell makes a doorbell, which must be closed.
+func NewDoorbell() (*Doorbell, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("make an eventfd: %w", err)
+	}
+	return &Doorbell{fd: fd, file: os.NewFile(uintptr(fd), "doorbell")}, nil
+}
+
+// FD is the eventfd. It stays the doorbell's.
+func (d *Doorbell) FD() int { return d.fd }
+
+// Ring wakes the queue's owner. It does not block: an eventfd that is full says
+// so, and its reader will wake anyway.
+func (d *Doorbell) Ring() {
+	for {
+		if _, err := unix.Write(d.fd, one[:]); err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// wait returns once the bell has been rung since the last wait.
+func (d *Doorbell) wait() error {
+	_, err := d.file.Read(d.buf[:])
+	return err
+}
+
+// Close gives the descriptor back. Nobody may be waiting.
+func (d *Doorbell) Close() error { return d.file.Close() }
