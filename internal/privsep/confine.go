@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
+	"kernel.org/pub/linux/libs/security/libcap/psx"
 
 	"vmd/internal/sandbox"
 )
@@ -72,7 +73,12 @@ func (p *Process) ids() (uid, gid int, err error) {
 
 func setLimits(r Role) error {
 	limit := func(what int, n uint64) error {
-		return unix.Setrlimit(what, &unix.Rlimit{Cur: n, Max: n})
+		var l unix.Rlimit
+		if err := unix.Prlimit(0, what, nil, &l); err != nil {
+			return err
+		}
+		n = min(n, l.Max)
+		return unix.Prlimit(0, what, &unix.Rlimit{Cur: n, Max: n}, nil)
 	}
 	// No core: a VM process's holds the guest's memory.
 	if err := limit(unix.RLIMIT_CORE, 0); err != nil {
@@ -149,7 +155,7 @@ func renounce() error {
 
 // setThreads sets a prctl option that each thread has for itself.
 func setThreads(option, value uintptr) error {
-	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, option, value, 0, 0, 0, 0); errno != 0 {
+	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, option, value, 0, 0, 0, 0); errno != 0 {
 		return errno
 	}
 	return nil

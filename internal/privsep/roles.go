@@ -28,8 +28,6 @@ type Role struct {
 	Promises []string
 	// Files is the limit of open descriptors; 0 leaves it.
 	Files uint64
-	// Processes is the limit of processes and threads of the user; 0 leaves it.
-	Processes uint64
 }
 
 // Root is a view of the file system.

@@ -24,18 +24,18 @@ func changeRoot(r Root) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	const flags = unix.MS_NOSUID | unix.MS_NODEV
-	self, err := os.Open("/proc/self/exe")
-	if err == nil {
-		defer self.Close()
-	} else if r == RootSelf {
-		return err
+	var self, tun int
+	var err error
+	switch r {
+	case RootSelf:
+		self, err = openSelf()
+	case RootTun:
+		tun, err = openTree("/dev/net/tun")
 	}
-	tun, err := openTree("/dev/net/tun", r == RootTun)
 	if err != nil {
 		return err
 	}
-	if err := unix.Mount("vmd", scaffold, "tmpfs", flags&^unix.MS_NODEV, "mode=0555,size=64k,nr_inodes=16"); err != nil {
+	if err := unix.Mount("vmd", scaffold, "tmpfs", unix.MS_NOSUID, "mode=0555,size=64k,nr_inodes=16"); err != nil {
 		return fmt.Errorf("mount an empty directory: %w", err)
 	}
 	if err := unix.Chdir(scaffold); err != nil {
@@ -43,7 +43,7 @@ func changeRoot(r Root) error {
 	}
 	switch r {
 	case RootSelf:
-		if err := bindFile(self, "vmd"); err != nil {
+		if err := moveTree(self, "vmd"); err != nil {
 			return err
 		}
 		if err := os.Mkdir("."+scaffold, 0o555); err != nil {
@@ -73,23 +73,26 @@ func changeRoot(r Root) error {
 	return nil
 }
 
-// bindFile makes the open file f appear under name.
-func bindFile(f *os.File, name string) error {
-	fd, err := unix.OpenTree(int(f.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+// openSelf clones the mount of this program. It is found by its path: what
+// /proc/self/exe leads to lies in the mount namespace of whoever started us,
+// and cannot be mounted in ours.
+func openSelf() (int, error) {
+	path, err := os.Readlink("/proc/self/exe")
 	if err != nil {
-		return fmt.Errorf("clone the mount of %s: %w", f.Name(), err)
+		return -1, err
 	}
-	return moveTree(fd, name)
+	fd, err := openTree(path)
+	if err != nil {
+		return -1, fmt.Errorf("%w; was the program replaced while it ran?", err)
+	}
+	return fd, nil
 }
 
-// openTree clones the mount of the file at path, if want.
-func openTree(path string, want bool) (int, error) {
-	if !want {
-		return -1, nil
-	}
+// openTree clones the mount of the file at path.
+func openTree(path string) (int, error) {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return -1, fmt.Errorf("%s: %w", path, err)
+		return -1, fmt.Errorf("clone the mount of %s: %w", path, err)
 	}
 	return fd, nil
 }

@@ -82,9 +82,14 @@ func Spawn(role string, o SpawnOptions) (*Child, error) {
 		return nil, err
 	}
 	defer theirs.Close()
+	stdin := os.Stdin // vmm's own is the null device, and it can open no other
+	if null, err := os.Open(os.DevNull); err == nil {
+		defer null.Close()
+		stdin = null
+	}
 	proc, err := os.StartProcess(o.Program, []string{"vmd: " + o.Name}, &os.ProcAttr{
 		Env:   childEnv(r, o),
-		Files: []*os.File{nil, os.Stderr, os.Stderr, theirs},
+		Files: []*os.File{stdin, os.Stderr, os.Stderr, theirs},
 		Sys:   childAttr(r, o),
 	})
 	if err != nil {

@@ -1,0 +1,122 @@
+package sandbox
+
+import (
+	"bytes"
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// decide runs the filter for promises on one system call.
+func decide(t *testing.T, nr uint32, args [6]uint64, promises ...string) uint32 {
+	t.Helper()
+	rules, err := collect(promises)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := assemble(rules, unix.SECCOMP_RET_KILL_PROCESS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ins, ok := bpf.Disassemble(raw)
+	if !ok {
+		t.Fatal("filter does not disassemble")
+	}
+	vm, err := bpf.NewVM(ins)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The VM loads as a network would; the kernel loads in host order.
+	var b bytes.Buffer
+	word := func(v uint32) { binary.Write(&b, binary.BigEndian, v) }
+	word(nr)
+	word(archX86_64)
+	word(0)
+	word(0)
+	for _, a := range args {
+		word(uint32(a))
+		word(uint32(a >> 32))
+	}
+	out, err := vm.Run(b.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint32(out)
+}
+
+func TestFilterDecides(t *testing.T) {
+	const kill, allow = unix.SECCOMP_RET_KILL_PROCESS, unix.SECCOMP_RET_ALLOW
+	pid := uint64(os.Getpid())
+	tests := []struct {
+		name     string
+		nr       uint32
+		args     [6]uint64
+		promises []string
+		want     uint32
+	}{
+		{"read without stdio", unix.SYS_READ, [6]uint64{}, nil, kill},
+		{"read with stdio", unix.SYS_READ, [6]uint64{}, []string{"stdio"}, allow},
+		{"anonymous memory", unix.SYS_MMAP, [6]uint64{0, 4096, unix.PROT_READ | unix.PROT_WRITE}, nil, allow},
+		{"memory to execute", unix.SYS_MMAP, [6]uint64{0, 4096, unix.PROT_READ | unix.PROT_EXEC}, nil, kill},
+		{"a thread", unix.SYS_CLONE, [6]uint64{threadFlags | unix.CLONE_SETTLS}, nil, allow},
+		{"a process", unix.SYS_CLONE, [6]uint64{uint64(unix.SIGCHLD)}, nil, kill},
+		{"a thread in a namespace", unix.SYS_CLONE, [6]uint64{threadFlags | unix.CLONE_NEWUSER}, nil, kill},
+		{"signal a thread of ours", unix.SYS_TGKILL, [6]uint64{pid, 1, 23}, nil, allow},
+		{"signal another process", unix.SYS_TGKILL, [6]uint64{pid + 1, 1, 23}, nil, kill},
+		{"run a vCPU", unix.SYS_IOCTL, [6]uint64{5, 0xae80}, []string{"kvm"}, allow},
+		{"TIOCSTI", unix.SYS_IOCTL, [6]uint64{0, unix.TIOCSTI}, []string{"kvm", "guest"}, kill},
+		{"a routing socket", unix.SYS_SOCKET, [6]uint64{unix.AF_NETLINK}, []string{"netlink"}, allow},
+		{"a TCP socket for a guest", unix.SYS_SOCKET, [6]uint64{unix.AF_INET}, []string{"stdio", "kvm", "guest"}, kill},
+		{"open a file as a guest", unix.SYS_OPENAT, [6]uint64{}, []string{"stdio", "kvm", "guest"}, kill},
+		{"x32", x32Bit | unix.SYS_READ, [6]uint64{}, []string{"stdio"}, kill},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := decide(t, tt.nr, tt.args, tt.promises...); got != tt.want {
+				t.Errorf("got %#x, want %#x", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestUnknownPromise(t *testing.T) {
+	if err := Apply("everything"); err == nil {
+		t.Error("no error")
+	}
+}
+
+// What each promise allows is written down, so that a change to it is seen.
+func TestDescribe(t *testing.T) {
+	for name := range table {
+		got, err := Describe(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = strings.ReplaceAll(got, "tgkill arg0 = "+hex(os.Getpid()), "tgkill arg0 = self")
+		file := filepath.Join("testdata", name+".ok")
+		if *update {
+			os.MkdirAll("testdata", 0o777)
+			if err := os.WriteFile(file, []byte(got), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
+		}
+	}
+}
+
+func hex(n int) string { return fmt.Sprintf("%#x", n) }

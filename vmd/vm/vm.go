@@ -1,0 +1,280 @@
+// Package vm is the process of one guest: it builds a machine of the
+// descriptors it was given, runs it, and says how it ended. What it runs is
+// hostile from its first instruction on, and may have taken this process over;
+// so it holds this guest's files and nothing else.
+//
+//	user   one of its own where the host offers a range, else _vmd
+//	root   empty; no network, processes or IPC of the host's
+//	holds  its disks, taps, pty, counter page, a KVM VM; a socket to vmm, and
+//	       one to listen on for a later vmm
+//	trusts vmm; not the guest, nor the files
+//
+// It does not end because vmm did: the guest runs on, and waits on its own
+// socket for the next vmm.
+package vm
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"vmd/hv/machine"
+	"vmd/internal/counters"
+	"vmd/internal/imsg"
+	"vmd/internal/privsep"
+	"vmd/internal/vmop"
+)
+
+// The process's own memory. A VM process allocates next to nothing once its
+// guest runs; the limit is there for when it does.
+const (
+	gcPercent   = 50
+	memoryLimit = 64 << 20
+)
+
+// warnPeriod is how long a burst of warnings about a guest silences the rest.
+const warnPeriod = time.Minute
+
+// vm is the state of the process. Only its loop touches it.
+type vm struct {
+	*privsep.Process
+	spec    vmop.VMStartRequest
+	files   files
+	page    *counters.Page
+	machine *machine.Machine
+	console *console
+	started int64
+	state   vmop.State
+
+	manager  *imsg.Conn // whoever manages us; nil while nobody does
+	shutdown shutdown
+}
+
+// Run is the role. It returns when the guest has ended.
+func Run(p *privsep.Process) error {
+	spec, fs, err := receive(p.Parent)
+	if err != nil {
+		return err
+	}
+	v := &vm{Process: p, spec: spec, files: fs, manager: p.Parent, console: newConsole()}
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryLimit)
+	runtime.GOMAXPROCS(spec.CPUs + 2)
+	p.UID, p.GID = spec.UID, spec.GID
+	if err := p.Confine(); err != nil {
+		return v.fail(vmop.ErrInternal, err)
+	}
+	if err := v.build(); err != nil {
+		return v.fail(codeOf(err), err)
+	}
+	return v.run()
+}
+
+// receive takes the definition and the descriptors that vmm sends first.
+func receive(c *imsg.Conn) (vmop.VMStartRequest, files, error) {
+	var spec vmop.VMStartRequest
+	m, err := c.Recv()
+	if err != nil {
+		return spec, nil, fmt.Errorf("receive the VM's definition: %w", err)
+	}
+	defer m.Close()
+	if vmop.Type(m.Type) != vmop.VMSpec {
+		return spec, nil, fmt.Errorf("receive the VM's definition: got message type %d", m.Type)
+	}
+	if err := imsg.Unmarshal(m.Payload, &spec); err != nil {
+		return spec, nil, fmt.Errorf("receive the VM's definition: %w", err)
+	}
+	fs, err := takeFiles(&m, spec.Files)
+	return spec, fs, err
+}
+
+// fail reports why the guest could not be started.
+func (v *vm) fail(code vmop.Code, err error) error {
+	v.manager.Send(uint16(vmop.VMEvent), 0, vmop.Event{
+		ID: v.spec.ID, Kind: vmop.EventFailed, Code: code, Detail: err.Error(),
+	})
+	v.manager.Flush()
+	return err
+}
+
+// run serves until the machine has ended, then says how.
+func (v *vm) run() error {
+	if err := v.machine.Start(); err != nil {
+		return v.fail(vmop.ErrHypervisor, err)
+	}
+	v.started, v.state = counters.Monotonic(), vmop.Running
+	if tty := v.files.take("tty"); tty != nil {
+		v.console.attach(tty, false, true)
+	}
+	v.tell(vmop.EventStarted, 0, nil)
+	v.listen()
+	v.Loop.Read(v.manager, v.handle, v.orphaned(v.manager))
+	go func() {
+		<-v.machine.Done()
+		v.Loop.Post(func() { v.Loop.Stop(nil) })
+	}()
+	if err := v.Loop.Run(); err != nil {
+		return err
+	}
+	return v.ended()
+}
+
+// drainTime is how long a guest's last words are kept for viewers that read
+// slowly.
+const drainTime = 500 * time.Millisecond
+
+// ended reports the machine's end and lets go of everything.
+func (v *vm) ended() error {
+	exit := v.machine.Exit()
+	kind := v.shutdown.result(exit.Cause)
+	err := exit.Err
+	if kind == vmop.EventCrashed && err == nil {
+		err = errors.New(exit.Cause.String())
+	}
+	if err != nil {
+		v.Log.Error().Err(err).Msg("guest failed")
+	}
+	done := v.console.finish()
+	if cerr := v.machine.Close(); cerr != nil {
+		v.Log.Warn().Err(cerr).Msg("machine did not close cleanly")
+	}
+	select {
+	case <-done:
+	case <-time.After(drainTime):
+	}
+	v.tell(kind, 0, err)
+	if v.manager != nil {
+		v.manager.Flush()
+	}
+	return nil
+}
+
+// tell sends an event to the manager, if there is one.
+func (v *vm) tell(kind vmop.EventKind, code vmop.Code, err error) {
+	if v.manager == nil {
+		return
+	}
+	e := vmop.Event{ID: v.spec.ID, Kind: kind, Code: code, Time: counters.Monotonic()}
+	if err != nil {
+		e.Detail = err.Error()
+	}
+	v.manager.Send(uint16(vmop.VMEvent), 0, e)
+}
+
+// handle carries out what the manager wants.
+func (v *vm) handle(m imsg.Msg) {
+	switch vmop.Type(m.Type) {
+	case vmop.VMStop:
+		decode(v, m, v.stop)
+	case vmop.VMPause:
+		decode(v, m, v.pause)
+	case vmop.VMUnpause:
+		decode(v, m, v.unpause)
+	case vmop.VMBreak:
+		v.machine.Break()
+	case vmop.VMConsole:
+		decode(v, m, func(r vmop.VMConsoleRequest) {
+			if f := m.TakeFile(0); f != nil {
+				v.console.attach(f, r.ReadOnly, !r.NoReplay)
+			}
+		})
+	case vmop.SetLog:
+		decode(v, m, func(r vmop.LogRequest) { v.Log = v.Log.Level(level(r.Verbose)) })
+	default:
+		v.Log.Error().Uint16("type", m.Type).Msg("unknown message")
+	}
+}
+
+// decode calls f with the payload of m.
+func decode[T any](v *vm, m imsg.Msg, f func(T)) {
+	var r T
+	if err := imsg.Unmarshal(m.Payload, &r); err != nil {
+		v.Log.Error().Err(err).Uint16("type", m.Type).Msg("bad message")
+		return
+	}
+	f(r)
+}
+
+func (v *vm) pause(vmop.VMID) {
+	err := v.machine.Pause()
+	if err == nil {
+		v.state = vmop.Paused
+	}
+	v.reply(vmop.EventPaused, err)
+}
+
+func (v *vm) unpause(vmop.VMID) {
+	err := v.machine.Resume()
+	if err == nil {
+		v.state = vmop.Running
+	}
+	v.reply(vmop.EventUnpaused, err)
+}
+
+func (v *vm) reply(kind vmop.EventKind, err error) {
+	if err != nil {
+		v.tell(vmop.EventError, vmop.ErrHypervisor, err)
+		return
+	}
+	v.tell(kind, vmop.OK, nil)
+}
+
+// listen accepts whoever connects to the process's own socket: only root can
+// reach it, and does when the vmm before is gone.
+func (v *vm) listen() {
+	f := v.files.take("listen")
+	if f == nil {
+		return
+	}
+	l, err := net.FileListener(f)
+	f.Close()
+	if err != nil {
+		v.Log.Error().Err(err).Msg("cannot listen for a later vmm")
+		return
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn := imsg.NewConn(c.(*net.UnixConn))
+			v.Loop.Post(func() { v.adopt(conn) })
+		}
+	}()
+}
+
+// adopt makes conn the manager, in place of whoever was, and tells it who we
+// are.
+func (v *vm) adopt(conn *imsg.Conn) {
+	if v.manager != nil {
+		v.manager.Close()
+	}
+	v.manager = conn
+	page, err := v.files.dup("counters")
+	if err != nil {
+		v.Log.Error().Err(err).Msg("cannot share the counter page")
+	}
+	var fds []*os.File
+	if page != nil {
+		fds = []*os.File{page}
+	}
+	conn.Send(uint16(vmop.VMHello), 0, vmop.Hello{
+		Definition: v.spec, PID: os.Getpid(), Started: v.started, State: v.state,
+	}, fds...)
+	v.Loop.Read(conn, v.handle, v.orphaned(conn))
+}
+
+// orphaned notes that the manager c is gone. The guest runs on.
+func (v *vm) orphaned(c *imsg.Conn) func(error) {
+	return func(error) {
+		if v.manager == c {
+			v.manager = nil
+			v.Log.Warn().Msg("manager is gone; guest runs on")
+		}
+	}
+}

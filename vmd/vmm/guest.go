@@ -1,0 +1,261 @@
+package vmm
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"vmd/internal/counters"
+	"vmd/internal/imsg"
+	"vmd/internal/logging"
+	"vmd/internal/privsep"
+	"vmd/internal/vmop"
+)
+
+// killTime is how long a VM process may take to end after it was told to.
+const killTime = 10 * time.Second
+
+// guest is one VM process.
+type guest struct {
+	v    *vmm
+	id   uint32
+	pid  int
+	conn *imsg.Conn
+	page *os.File // its counter page, until parent has it
+	kill func()   // ends the process at once
+
+	last    *vmop.Event // how it says that it ended
+	started bool        // parent knows that it runs
+	eof     bool        // its connection has ended
+	exit    string      // how the process ended; "" while it lives
+	timer   *privsep.Timer
+}
+
+// start spawns a VM process and hands it its definition and descriptors.
+func (v *vmm) start(m imsg.Msg) {
+	var r vmop.VMStartRequest
+	if err := imsg.Unmarshal(m.Payload, &r); err != nil {
+		v.Log.Error().Err(err).Msg("bad message")
+		return
+	}
+	if v.guests[r.ID] != nil {
+		v.fail(r.ID, vmop.ErrRunning, "VM %d has a process already", r.ID)
+		return
+	}
+	if len(r.Files) != len(m.Files) {
+		v.fail(r.ID, vmop.ErrInternal, "%d descriptors came, %d are named", len(m.Files), len(r.Files))
+		return
+	}
+	page, err := counters.Create(r.Name)
+	if err != nil {
+		v.fail(r.ID, vmop.ErrInternal, "%v", err)
+		return
+	}
+	cgroup := extract(&r, &m, "cgroup")
+	child, err := privsep.Spawn("vm", privsep.SpawnOptions{
+		Name: "vm/" + r.Name, Verbose: r.Verbose, Program: privsep.ProgramInRoot, CgroupFD: cgroup,
+	})
+	if cgroup != nil {
+		cgroup.Close()
+	}
+	if err != nil {
+		page.Close()
+		v.fail(r.ID, vmop.ErrHypervisor, "%v", err)
+		return
+	}
+	g := &guest{v: v, id: r.ID, pid: child.PID, conn: child.Conn, page: page, kill: child.Kill}
+	v.guests[r.ID] = g
+	go func() {
+		st := <-child.Exited
+		v.Loop.Post(func() { g.exited(st.String()) })
+	}()
+	v.Loop.Read(g.conn, g.handle, g.gone)
+	g.define(r, m)
+}
+
+// define sends the process its definition, with the descriptors of m and the
+// counter page.
+func (g *guest) define(r vmop.VMStartRequest, m imsg.Msg) {
+	page, err := dup(g.page)
+	if err != nil {
+		g.v.Log.Error().Err(err).Str("vm", r.Name).Msg("cannot share the counter page")
+		g.kill()
+		return
+	}
+	r.Files = append(r.Files, "counters")
+	g.conn.Send(uint16(vmop.VMSpec), 0, r, append(m.TakeFiles(), page)...)
+}
+
+// extract takes the descriptor called name out of a request.
+func extract(r *vmop.VMStartRequest, m *imsg.Msg, name string) *os.File {
+	i := slices.Index(r.Files, name)
+	if i < 0 {
+		return nil
+	}
+	f := m.TakeFile(i)
+	r.Files = slices.Delete(slices.Clone(r.Files), i, i+1)
+	m.Files = slices.Delete(m.Files, i, i+1)
+	return f
+}
+
+// adopt takes over a VM process that an earlier vmm started. The process says
+// hello on the connection that parent made.
+func (v *vmm) adopt(m imsg.Msg) {
+	var r vmop.VMAdoptRequest
+	if err := imsg.Unmarshal(m.Payload, &r); err != nil {
+		v.Log.Error().Err(err).Msg("bad message")
+		return
+	}
+	sock := m.TakeFile(0)
+	if sock == nil || v.guests[r.ID] != nil {
+		v.fail(r.ID, vmop.ErrInternal, "adopt VM %d: no connection, or one too many", r.ID)
+		return
+	}
+	conn, err := imsg.New(sock)
+	if err != nil {
+		v.fail(r.ID, vmop.ErrInternal, "adopt VM %d: %v", r.ID, err)
+		return
+	}
+	fd, err := unix.PidfdOpen(r.PID, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		conn.Close()
+		v.tell(vmop.Event{ID: r.ID, Kind: vmop.EventCrashed, Detail: fmt.Sprintf("process %d: %v", r.PID, err)})
+		return
+	}
+	g := &guest{v: v, id: r.ID, pid: r.PID, conn: conn, started: true,
+		kill: func() { unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) }}
+	v.guests[r.ID] = g
+	go func() {
+		waitPidfd(fd)
+		v.Loop.Post(func() {
+			unix.Close(fd)
+			g.exited("gone")
+		})
+	}()
+	v.Loop.Read(conn, g.handle, g.gone)
+}
+
+// waitPidfd waits for the process behind fd to end. It is not our child, so
+// there is no status to be had.
+func waitPidfd(fd int) {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		if n, err := unix.Ppoll(p, nil, nil); n > 0 || err != nil && err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// handle takes what the process says about itself.
+func (g *guest) handle(m imsg.Msg) {
+	switch vmop.Type(m.Type) {
+	case vmop.VMEvent:
+		var e vmop.Event
+		if err := imsg.Unmarshal(m.Payload, &e); err != nil {
+			g.protest(err)
+			return
+		}
+		e.ID, e.PID = g.id, g.pid
+		g.event(e)
+	case vmop.VMHello:
+		var h vmop.Hello
+		if err := imsg.Unmarshal(m.Payload, &h); err != nil {
+			g.protest(err)
+			return
+		}
+		h.Definition.ID, h.PID = g.id, g.pid
+		g.v.Parent.Send(m.Type, uint64(g.id), h, m.TakeFiles()...)
+	default:
+		g.protest(fmt.Errorf("unknown message type %d", m.Type))
+	}
+}
+
+// protest ends a process that does not keep to the protocol: it is not ours
+// any more.
+func (g *guest) protest(err error) {
+	g.v.Log.Warn().Err(err).Uint32("id", g.id).Msg("VM process broke the protocol; killing it")
+	g.kill()
+}
+
+// event passes e on to parent. The end of a VM is not told before its process
+// is gone and its files are free.
+func (g *guest) event(e vmop.Event) {
+	switch {
+	case e.Kind.Gone():
+		g.last = &e
+		g.armKill()
+	case e.Kind == vmop.EventStarted && !g.started:
+		g.started = true
+		if err := counters.SealWrites(g.page); err != nil {
+			g.v.Log.Warn().Err(err).Uint32("id", g.id).Msg("counter page")
+		}
+		g.v.Parent.Send(uint16(vmop.VMEvent), 0, e, g.page)
+		g.page = nil
+	default:
+		g.v.tell(e)
+	}
+}
+
+// stop passes a stop on; by force, the process does not get the last word.
+func (g *guest) stop(r vmop.VMStopRequest) {
+	g.conn.Send(uint16(vmop.VMStop), 0, r)
+	if r.Force {
+		g.armKill()
+	}
+}
+
+func (g *guest) armKill() {
+	if g.timer == nil {
+		g.timer = g.v.Loop.After(killTime, func() {
+			g.last = &vmop.Event{Kind: vmop.EventKilled, Detail: "killed: it did not end by itself"}
+			g.kill()
+		})
+	}
+}
+
+// gone notes the end of the connection, exited that of the process.
+func (g *guest) gone(error) {
+	g.eof = true
+	g.finish()
+}
+
+func (g *guest) exited(how string) {
+	g.exit = how
+	g.finish()
+}
+
+// finish tells parent once both have ended: until then a last word may come.
+func (g *guest) finish() {
+	if !g.eof || g.exit == "" {
+		return
+	}
+	if g.timer != nil {
+		g.timer.Stop()
+	}
+	if g.page != nil {
+		g.page.Close()
+	}
+	delete(g.v.guests, g.id)
+	e := vmop.Event{Kind: vmop.EventCrashed, Detail: "its process ended: " + g.exit, Time: counters.Monotonic()}
+	if g.last != nil {
+		e = *g.last
+	} else if !g.started {
+		e.Kind, e.Code = vmop.EventFailed, vmop.ErrHypervisor
+	}
+	e.ID, e.PID = g.id, g.pid
+	g.v.tell(e)
+}
+
+func dup(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate %s: %w", f.Name(), err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+func levelOf(verbose bool) zerolog.Level { return logging.Level(verbose) }
