@@ -215,7 +215,7 @@ func (l *loader) checkSegments() error {
 			return fmt.Errorf("needs %d MiB at %#x, guest has %d MiB: %w", mib(s.memsz), s.paddr, l.Mem.Size()>>20, ErrMemory)
 		}
 		for _, o := range l.elf.segs[:i] {
-			if o.typ == ptLoad && s.paddr < o.paddr+o.memsz && o.paddr < s.paddr+s.memsz {
+			if o.typ == ptLoad && o.memsz > 0 && s.paddr < o.paddr+o.memsz && o.paddr < s.paddr+s.memsz {
 				return fmt.Errorf("ELF segments at %#x and %#x overlap", o.paddr, s.paddr)
 			}
 		}
