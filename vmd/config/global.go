@@ -1,0 +1,111 @@
+package config
+
+import (
+	"strings"
+	"time"
+)
+
+const (
+	maxParallel = 65535
+	maxDelay    = 365 * 24 * 60 * 60 // seconds
+)
+
+// localStatement is:
+//
+//	local prefix A/N
+//	local inet6 [prefix A/N]
+func (p *parser) localStatement() error {
+	if !p.accept("inet6") {
+		if !p.peek().keyword("prefix") {
+			return p.unexpected(`"inet6" or "prefix"`)
+		}
+		p.take()
+		s, err := p.str("an IPv4 prefix")
+		if err != nil {
+			return err
+		}
+		if p.cfg.LocalPrefix, err = prefix4(s); err != nil {
+			return p.fail("local prefix %s: %v", clip(s), err)
+		}
+		return nil
+	}
+	p.cfg.LocalInet6 = true
+	if !p.accept("prefix") {
+		return nil
+	}
+	s, err := p.str("an IPv6 prefix")
+	if err != nil {
+		return err
+	}
+	if p.cfg.LocalPrefix6, err = prefix6(s); err != nil {
+		return p.fail("local inet6 prefix %s: %v", clip(s), err)
+	}
+	return nil
+}
+
+// socketStatement is: socket owner OWNER
+func (p *parser) socketStatement() error {
+	if err := p.expect("owner"); err != nil {
+		return err
+	}
+	o, err := p.owner()
+	if err != nil {
+		return err
+	}
+	// Without a group it is group 0, as the socket must have one.
+	o.HasGID = true
+	p.cfg.SocketOwner = o
+	return nil
+}
+
+// agentxStatement is: agentx { context STRING | path STRING }
+func (p *parser) agentxStatement() error {
+	a := &p.cfg.AgentX
+	a.Enabled = true
+	for {
+		switch {
+		case p.accept("context"):
+			s, err := p.str("an SNMP context")
+			if err != nil {
+				return err
+			}
+			if len(s) > maxContext || hasControl(s) {
+				return p.fail("agentx context %s is longer than %d bytes or has control bytes", clip(s), maxContext)
+			}
+			a.Context = s
+		case p.accept("path"):
+			s, err := p.str("the path of the AgentX socket")
+			if err != nil {
+				return err
+			}
+			if !strings.HasPrefix(s, "/") || len(s) > maxMaster {
+				return p.fail("agentx path %s is not absolute or longer than %d bytes", clip(s), maxMaster)
+			}
+			a.Path = s
+		default:
+			return nil
+		}
+	}
+}
+
+// staggeredStatement is: staggered start parallel NUMBER delay NUMBER
+func (p *parser) staggeredStatement() error {
+	for _, w := range []string{"start", "parallel"} {
+		if err := p.expect(w); err != nil {
+			return err
+		}
+	}
+	n, err := p.number("parallel", 1, maxParallel)
+	if err != nil {
+		return err
+	}
+	if err := p.expect("delay"); err != nil {
+		return err
+	}
+	d, err := p.number("delay", 0, maxDelay)
+	if err != nil {
+		return err
+	}
+	p.cfg.Parallel, p.cfg.Delay = int(n), time.Duration(d)*time.Second
+	return nil
+}

@@ -1,0 +1,336 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// parser holds one Load. Each rule of the grammar is a method that takes its
+// tokens and returns an error; only statement reports errors and finds the way
+// back, so a bad block says what is wrong once.
+type parser struct {
+	source
+	fs    FS
+	users *cachedUsers
+	base  *Config
+	cfg   *Config
+
+	macros macros
+	open   []string // real paths of the files being read, outermost first
+	files  int      // read so far
+	budget int      // bytes that may still be read or expanded
+
+	errors   messages
+	warnings messages
+	mute     bool // skipping: further errors are consequences
+
+	// Blocks that had an error: what refers to them must not add another.
+	badVMs, badSwitches map[string]bool
+}
+
+// source is the parser's place in one file.
+type source struct {
+	lex    *lexer
+	tok    token // the next one, if peeked
+	peeked bool
+	last   token // the one taken last
+	depth  int   // braces open
+}
+
+// peek returns the next token and leaves it.
+func (p *parser) peek() token {
+	if !p.peeked {
+		p.tok, p.peeked = p.lex.next(), true
+	}
+	return p.tok
+}
+
+// take returns the next token and goes past it.
+func (p *parser) take() token {
+	t := p.peek()
+	p.peeked, p.last = false, t
+	switch {
+	case t.is('{'):
+		p.depth++
+	case t.is('}') && p.depth > 0:
+		p.depth--
+	}
+	return t
+}
+
+// accept takes the next token if it is the keyword w.
+func (p *parser) accept(w string) bool {
+	if p.peek().keyword(w) {
+		p.take()
+		return true
+	}
+	return false
+}
+
+// expect takes the keyword w.
+func (p *parser) expect(w string) error {
+	if p.accept(w) {
+		return nil
+	}
+	return p.unexpected(fmt.Sprintf("%q", w))
+}
+
+// newlines goes past any number of line ends and reports whether there was one.
+func (p *parser) newlines() bool {
+	found := false
+	for p.peek().kind == tokNewline {
+		p.take()
+		found = true
+	}
+	return found
+}
+
+// str takes exactly one STRING. What says what it is.
+func (p *parser) str(what string) (string, error) {
+	if !p.peek().isString() {
+		return "", p.unexpected(what)
+	}
+	return p.take().text, nil
+}
+
+// strs takes one or more adjacent STRINGs, joined.
+func (p *parser) strs(what string) (string, error) {
+	s, err := p.str(what)
+	if err != nil || !p.peek().isString() {
+		return s, err
+	}
+	var b strings.Builder
+	b.WriteString(s)
+	for p.peek().isString() {
+		if b.WriteString(p.take().text); b.Len() > maxToken {
+			return "", p.fail("%s is longer than %d bytes", what, maxToken)
+		}
+	}
+	return b.String(), nil
+}
+
+// number takes a NUMBER from min to max.
+func (p *parser) number(what string, min, max int64) (int64, error) {
+	t := p.peek()
+	if t.kind != tokNumber {
+		return 0, p.unexpected(what + ", a number")
+	}
+	p.take()
+	if t.num < min || t.num > max {
+		return 0, p.fail("%s %d is out of range: %d to %d", what, t.num, min, max)
+	}
+	return t.num, nil
+}
+
+// fail makes an error about the token taken last.
+func (p *parser) fail(format string, args ...any) error {
+	return &failure{Message{File: p.lex.name, Line: p.last.line, Text: fmt.Sprintf(format, args...)}}
+}
+
+// failAt makes an error about an earlier line.
+func (p *parser) failAt(line int, format string, args ...any) error {
+	return &failure{Message{File: p.lex.name, Line: line, Text: fmt.Sprintf(format, args...)}}
+}
+
+// errReported is the error of a rule that met a token which the lexer has
+// complained about.
+var errReported = errors.New("reported")
+
+// unexpected makes a syntax error about the next token.
+func (p *parser) unexpected(wanted string) error {
+	t := p.peek()
+	if t.kind == tokBad {
+		return errReported
+	}
+	return p.failAt(t.line, "syntax error: expected %s, found %s", wanted, t.describe())
+}
+
+// report adds an error.
+func (p *parser) report(m Message) {
+	if !p.mute {
+		p.errors.add(m)
+	}
+}
+
+func (p *parser) warn(m Message) { p.warnings.add(m) }
+
+// warnf warns about the token taken last.
+func (p *parser) warnf(format string, args ...any) {
+	p.warn(Message{File: p.lex.name, Line: p.last.line, Text: fmt.Sprintf(format, args...)})
+}
+
+// parseFile reads statements up to the end of the current file.
+func (p *parser) parseFile() {
+	for {
+		p.newlines()
+		if p.peek().kind == tokEOF {
+			return
+		}
+		err := p.statement()
+		if err == nil {
+			continue
+		}
+		var f *failure
+		if errors.As(err, &f) {
+			p.report(f.Message)
+		}
+		p.recover()
+	}
+}
+
+// recover skips to the end of the line, and to the end of the block if the
+// error was inside one. A "vm" at the beginning of a line begins no option: the
+// block before it lacks its brace.
+func (p *parser) recover() {
+	p.mute = true
+	defer func() { p.mute = false }()
+	for {
+		if p.last.kind == tokNewline && p.depth > 0 && p.peek().keyword("vm") {
+			p.depth = 0
+			return
+		}
+		switch p.take().kind {
+		case tokEOF:
+			return
+		case tokNewline:
+			if p.depth == 0 {
+				return
+			}
+		}
+	}
+}
+
+// statement parses one statement of the top level with its line end.
+func (p *parser) statement() error {
+	t := p.peek()
+	switch {
+	case t.keyword("include"):
+		return p.includeStatement()
+	case t.isString():
+		return p.macroStatement()
+	case t.keyword("vm"):
+		return p.line(p.vmStatement)
+	case t.keyword("switch"):
+		return p.line(p.switchStatement)
+	case t.keyword("local"):
+		return p.line(p.localStatement)
+	case t.keyword("socket"):
+		return p.line(p.socketStatement)
+	case t.keyword("agentx"):
+		return p.line(p.agentxStatement)
+	case t.keyword("staggered"):
+		return p.line(p.staggeredStatement)
+	}
+	return p.unexpected("a statement")
+}
+
+// line parses a statement and the end of its line.
+func (p *parser) line(rule func() error) error {
+	p.take()
+	if err := rule(); err != nil {
+		return err
+	}
+	return p.endLine()
+}
+
+func (p *parser) endLine() error {
+	if t := p.peek(); t.kind != tokNewline && t.kind != tokEOF {
+		return p.unexpected("the end of the line")
+	}
+	p.take()
+	return nil
+}
+
+// includeStatement is: include STRING…
+func (p *parser) includeStatement() error {
+	line := p.take().line
+	name, err := p.strs("a file name")
+	if err != nil {
+		return err
+	}
+	if err := p.endLine(); err != nil {
+		return err
+	}
+	if err := p.includeFile(name); err != nil {
+		// The line end is taken: there is nothing to skip.
+		var f *failure
+		if errors.As(err, &f) {
+			f.Line = line
+			p.report(f.Message)
+		}
+	}
+	return nil
+}
+
+// macroStatement is: STRING = STRING
+func (p *parser) macroStatement() error {
+	t := p.take()
+	if !p.peek().is('=') {
+		return p.failAt(t.line, "syntax error: %s is not a statement", clip(t.text))
+	}
+	p.take()
+	if p.peek().kind == tokNumber {
+		return p.unexpected("a string (a number must be quoted)")
+	}
+	value, err := p.str("the value of a macro, a string")
+	if err != nil {
+		return err
+	}
+	if t.text == "" || strings.ContainsAny(t.text, " \t\v\f\r") {
+		return p.fail("macro name %s is empty or has white space in it", clip(t.text))
+	}
+	p.macros.define(&macro{name: t.text, value: value, file: p.lex.name, line: t.line})
+	return p.endLine()
+}
+
+// block parses { option … } with rule for each option. The first option may be
+// followed by anything; each further one ends with its line, or the block.
+func (p *parser) block(rule func() error) error {
+	if err := p.openBlock(); err != nil {
+		return err
+	}
+	for first := true; ; first = false {
+		if !first && p.peek().is('}') {
+			p.take()
+			return nil
+		}
+		if err := rule(); err != nil {
+			return err
+		}
+		if !p.newlines() && !first && !p.peek().is('}') {
+			return p.unexpected("the end of the line or \"}\"")
+		}
+	}
+}
+
+// braces parses { option … } where white space is all that parts the options.
+func (p *parser) braces(rule func() error) error {
+	if err := p.openBlock(); err != nil {
+		return err
+	}
+	for {
+		if err := rule(); err != nil {
+			return err
+		}
+		p.newlines()
+		if p.peek().is('}') {
+			p.take()
+			return nil
+		}
+	}
+}
+
+// openBlock takes "{", which must not stand on a line of its own, and checks
+// that the block is not empty.
+func (p *parser) openBlock() error {
+	if !p.peek().is('{') {
+		return p.unexpected("\"{\"")
+	}
+	p.take()
+	p.newlines()
+	if p.peek().is('}') {
+		return p.failAt(p.peek().line, "syntax error: a block needs at least one option")
+	}
+	return nil
+}
