@@ -1,0 +1,55 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"vmd/vmd/parent"
+)
+
+// defaultConfig is the file that vmd reads if it is told of no other. It may
+// be missing.
+const defaultConfig = "/etc/vm.conf"
+
+// version is what vmHvVersion and the log say. The build sets it.
+var version = "0.1"
+
+// runParent is the daemon itself.
+func runParent(f flags, stderr io.Writer) error {
+	if os.Geteuid() != 0 {
+		return errors.New("need root privileges")
+	}
+	say := func(error) {}
+	if detached() {
+		var err error
+		if say, err = background(); err != nil {
+			say(err)
+			return err
+		}
+	}
+	c, err := loadConfig(f, stderr)
+	if err == nil {
+		err = parent.Run(parent.Options{
+			Config:     c,
+			ConfigPath: f.file,
+			Optional:   !f.fileGiven,
+			Macros:     f.macros,
+			Verbose:    f.verbose > 0,
+			Version:    version,
+			Ready: func() {
+				say(nil)
+				if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+					fmt.Fprintf(stderr, "vmd: tell the service manager: %v\n", err)
+				}
+			},
+		})
+	}
+	if err != nil {
+		say(err)
+	}
+	return err
+}

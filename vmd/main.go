@@ -1,0 +1,78 @@
+// Command vmd runs virtual machines on KVM as vm.conf(5) says. See vmd(8).
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/pflag"
+
+	"vmd/internal/privsep"
+)
+
+const usage = "usage: vmd [-dnv] [-D macro=value] [-f file]\n"
+
+func main() {
+	if privsep.RoleName() != "" {
+		os.Exit(runRole())
+	}
+	os.Exit(run(os.Args[1:], os.Stderr))
+}
+
+// flags are the command line.
+type flags struct {
+	foreground bool
+	test       bool
+	verbose    int
+	macros     []string
+	file       string
+	fileGiven  bool
+}
+
+func parseFlags(args []string) (flags, error) {
+	var f flags
+	fs := pflag.NewFlagSet("vmd", pflag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.BoolVarP(&f.foreground, "foreground", "d", false, "")
+	fs.BoolVarP(&f.test, "test", "n", false, "")
+	fs.CountVarP(&f.verbose, "verbose", "v", "")
+	fs.StringArrayVarP(&f.macros, "define", "D", nil, "")
+	fs.StringVarP(&f.file, "file", "f", defaultConfig, "")
+	err := fs.Parse(args)
+	if err == nil && fs.NArg() > 0 {
+		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	f.fileGiven = fs.Changed("file")
+	return f, err
+}
+
+func run(args []string, stderr io.Writer) int {
+	f, err := parseFlags(args)
+	if err != nil {
+		if !errors.Is(err, pflag.ErrHelp) {
+			fmt.Fprintf(stderr, "vmd: %v\n", err)
+		}
+		io.WriteString(stderr, usage)
+		return 1
+	}
+	start := runParent
+	switch {
+	case f.test:
+		start = testConfig
+	case !f.foreground && !detached():
+		start = detach
+	}
+	if err := start(f, stderr); err != nil {
+		report(stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// report prints err, a line for each part of it; messages about a file say
+// where by themselves.
+func report(w io.Writer, err error) {
+	fmt.Fprintf(w, "vmd: %v\n", err)
+}
