@@ -353,6 +353,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add(elf64(mi, text, testSeg{typ: ptOpenBSDRandomize, paddr: mi}), []byte{})
 	m := guest(f, 4*mi)
 	all, _ := m.Slice(0, 4*mi)
+	untouched := make([]byte, 0x100000-0x30000)
 	f.Fuzz(func(t *testing.T, kernel, initrd []byte) {
 		clear(all)
 		i := image(initrd)
@@ -360,10 +361,8 @@ func FuzzLoad(f *testing.F) {
 		if err == nil && (e.RIP < mi || e.RIP >= 4*mi) {
 			t.Errorf("starts at %#x", e.RIP)
 		}
-		for gpa := 0x30000; gpa < 0x100000; gpa++ {
-			if all[gpa] != 0 {
-				t.Fatalf("wrote to %#x", gpa)
-			}
+		if !bytes.Equal(all[0x30000:0x100000], untouched) {
+			t.Error("wrote between the command line and 1 MiB")
 		}
 	})
 }
