@@ -46,7 +46,7 @@ type Page struct {
 type Disk struct {
 	ReadOps, WriteOps, FlushOps uint64
 	ReadBytes, WriteBytes       uint64
-	ReadNanos, WriteNanos       uint64 // summed, from receipt to completion
+	ReadNS, WriteNS             uint64 // summed, from receipt to completion
 	Errors                      uint64
 }
 

@@ -46,7 +46,7 @@ func (r *Reader) Disk(i int) Disk {
 	return Disk{
 		ReadOps: atomic.LoadUint64(&d.ReadOps), WriteOps: atomic.LoadUint64(&d.WriteOps), FlushOps: atomic.LoadUint64(&d.FlushOps),
 		ReadBytes: atomic.LoadUint64(&d.ReadBytes), WriteBytes: atomic.LoadUint64(&d.WriteBytes),
-		ReadNanos: atomic.LoadUint64(&d.ReadNanos), WriteNanos: atomic.LoadUint64(&d.WriteNanos),
+		ReadNS: atomic.LoadUint64(&d.ReadNS), WriteNS: atomic.LoadUint64(&d.WriteNS),
 		Errors: atomic.LoadUint64(&d.Errors),
 	}
 }

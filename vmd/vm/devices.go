@@ -1,0 +1,58 @@
+package vm
+
+import (
+	"fmt"
+	"strconv"
+
+	"vmd/hv/disk"
+	"vmd/hv/virtio/vioblk"
+	"vmd/hv/virtio/viornd"
+	"vmd/internal/counters"
+	"vmd/internal/vmop"
+)
+
+// PCI slots of the devices. They are part of the machine's ABI: a guest names
+// its interfaces after them (hv, 3.7).
+const (
+	slotDisk = 4
+	slotNIC  = 8
+	slotRNG  = 16
+)
+
+// addDevices puts the guest's devices into their slots.
+func (v *vm) addDevices() error {
+	for i, d := range v.spec.Disks {
+		if err := v.addDisk(i, d); err != nil {
+			return &coded{vmop.ErrDisk, fmt.Errorf("disk %d: %w", i, err)}
+		}
+	}
+	for i, n := range v.spec.NICs {
+		if err := v.addNIC(i, n); err != nil {
+			return &coded{vmop.ErrNetwork, fmt.Errorf("interface %d: %w", i, err)}
+		}
+	}
+	return v.machine.AddVirtio(slotRNG, viornd.New())
+}
+
+func (v *vm) addDisk(i int, d vmop.DiskArg) error {
+	f, err := v.files.need("disk" + strconv.Itoa(i))
+	if err != nil {
+		return err
+	}
+	if d.Format != "raw" || d.Files != 1 {
+		return fmt.Errorf("format %q is not supported yet", d.Format)
+	}
+	img, err := disk.NewRaw(f, d.ReadOnly)
+	if err != nil {
+		return err
+	}
+	c := vioblk.Config{Serial: d.Serial, ReadOnly: d.ReadOnly}
+	if i < counters.MaxDisks {
+		c.Counters = (*vioblk.Counters)(&v.page.Disk[i])
+	}
+	dev, err := vioblk.New(img, c)
+	if err != nil {
+		return err
+	}
+	return v.machine.AddVirtio(slotDisk+i, dev)
+}
