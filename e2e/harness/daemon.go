@@ -1,0 +1,271 @@
+// Package harness helps tests of the whole program: start a vmd, speak to it
+// as several users, talk to its guests, walk its MIB. A test fails where a
+// helper cannot do its work.
+//
+//	d := harness.StartVMD(t, `vm "web" { ... }`)
+//	d.Vmctl("start", "web")
+//	c := d.Console("web")
+//	c.Expect("guest ready web")
+//
+// The tests run in the machine of e2e/lab, or in a private mount namespace of
+// a host with a real KVM: a vmd uses its real paths there.
+package harness
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmd/e2e/lab"
+)
+
+// Patience bounds every wait of this package; an emulated machine is slow.
+const Patience = 2 * time.Minute
+
+// commandPatience bounds one vmctl that does not wait for guests.
+const commandPatience = Patience
+
+// Daemon is a vmd in the foreground.
+type Daemon struct {
+	Config string // path of its vm.conf
+
+	t    testing.TB
+	args []string
+	cmd  *exec.Cmd
+	done chan struct{}
+
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+// statePaths are what a vmd leaves behind; no test begins with them.
+var statePaths = []string{"/run/vmd", "/run/vmd.sock", "/var/lib/vmd"}
+
+// StartVMD starts vmd with conf as its vm.conf and waits until it answers.
+// When the test ends, it and its guests are ended and its state removed; a
+// failed test shows its log. Only one runs at a time.
+func StartVMD(t testing.TB, conf string, args ...string) *Daemon {
+	t.Helper()
+	dir := Dir(t)
+	d := &Daemon{t: t, Config: filepath.Join(dir, "vm.conf"), args: args}
+	d.WriteConfig(conf)
+	t.Cleanup(func() {
+		d.Stop()
+		endGuests(t)
+		for _, p := range statePaths {
+			os.RemoveAll(p)
+		}
+		if t.Failed() {
+			t.Logf("vmd:\n%s", d.Log())
+		}
+	})
+	d.Start()
+	return d
+}
+
+// Dir returns a folder for files of the test that vmd may use: all above it
+// is searchable by everybody. It goes when the test ends.
+func Dir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "e2e")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// WriteConfig replaces vm.conf; vmd reads it when told so.
+func (d *Daemon) WriteConfig(conf string) {
+	d.t.Helper()
+	if err := os.WriteFile(d.Config, []byte(conf), 0o644); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// Start starts vmd after Stop or Kill and waits until it answers.
+func (d *Daemon) Start() {
+	d.t.Helper()
+	cmd := exec.Command(Program(d.t, "vmd"), append([]string{"-d", "-vv", "-f", d.Config}, d.args...)...)
+	cmd.Stdout, cmd.Stderr = (*logWriter)(d), (*logWriter)(d)
+	// A guest outlives a vmd that was killed, with the pipe of its log.
+	cmd.WaitDelay = time.Second
+	if err := cmd.Start(); err != nil {
+		d.t.Fatalf("start vmd: %v", err)
+	}
+	done := make(chan struct{})
+	go func() { cmd.Wait(); close(done) }()
+	d.cmd, d.done = cmd, done
+	WaitFor(d.t, "vmd to answer", func() bool {
+		select {
+		case <-done:
+			d.t.Fatalf("vmd ended at once: %v\n%s", cmd.ProcessState, d.Log())
+		default:
+		}
+		return d.VmctlAs("root", "status").Status == 0
+	})
+}
+
+// PID is the number of the parent process.
+func (d *Daemon) PID() int { return d.cmd.Process.Pid }
+
+// Signal sends a signal to the parent process.
+func (d *Daemon) Signal(sig unix.Signal) {
+	d.t.Helper()
+	if err := d.cmd.Process.Signal(sig); err != nil {
+		d.t.Fatalf("send %v to vmd: %v", sig, err)
+	}
+}
+
+// Stop ends vmd in good order, guests included, and waits for it.
+func (d *Daemon) Stop() { d.end(unix.SIGTERM) }
+
+// Kill ends the parent process as a crash would; guests go on.
+func (d *Daemon) Kill() { d.end(unix.SIGKILL) }
+
+func (d *Daemon) end(sig unix.Signal) {
+	if d.cmd == nil {
+		return
+	}
+	d.cmd.Process.Signal(sig)
+	select {
+	case <-d.done:
+	case <-time.After(Patience):
+		d.t.Errorf("vmd did not end %v after %v", Patience, sig)
+		d.cmd.Process.Kill()
+		<-d.done
+	}
+	d.cmd = nil
+}
+
+// endGuests kills what a killed vmd left: every process of its program.
+func endGuests(t testing.TB) {
+	program := Program(t, "vmd")
+	exes, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, exe := range exes {
+		if target, err := os.Readlink(exe); err != nil || target != program {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(exe))); err == nil {
+			unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+}
+
+// Log returns what vmd wrote so far.
+func (d *Daemon) Log() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.log.String()
+}
+
+type logWriter Daemon
+
+func (w *logWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.Write(b)
+}
+
+// Program returns the path of vmd or vmctl as built for this run.
+func Program(t testing.TB, name string) string {
+	t.Helper()
+	dir := os.Getenv(lab.ProgramsVar)
+	if dir == "" {
+		t.Fatalf("%s is not set: run by TestMain of package e2e", lab.ProgramsVar)
+	}
+	return filepath.Join(dir, name)
+}
+
+// Result is what a command printed and its exit status.
+type Result struct {
+	Stdout, Stderr string
+	Status         int
+}
+
+// Vmctl runs vmctl as root, and fails the test if it fails. It returns its
+// standard output.
+func (d *Daemon) Vmctl(args ...string) string {
+	d.t.Helper()
+	r := d.VmctlAs("root", args...)
+	if r.Status != 0 {
+		d.t.Fatalf("vmctl %s: status %d: %s", strings.Join(args, " "), r.Status, r.Stderr)
+	}
+	return r.Stdout
+}
+
+// VmctlAs runs vmctl with the uid and the groups of a user.
+func (d *Daemon) VmctlAs(name string, args ...string) Result {
+	d.t.Helper()
+	cmd := exec.Command(Program(d.t, "vmctl"), args...)
+	cmd.Dir = "/"
+	if name != "root" {
+		cred, err := credential(name)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		cmd.SysProcAttr = sysProcAttr(cred)
+	}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	limit := time.AfterFunc(commandPatience, func() { cmd.Process.Kill() })
+	defer limit.Stop()
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		d.t.Fatalf("run vmctl: %v", err)
+	}
+	return Result{Stdout: stdout.String(), Stderr: stderr.String(), Status: cmd.ProcessState.ExitCode()}
+}
+
+func credential(name string) (*syscall.Credential, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := u.GroupIds()
+	if err != nil {
+		return nil, fmt.Errorf("groups of %s: %w", name, err)
+	}
+	cred := new(syscall.Credential)
+	number := func(s string) (n uint32) {
+		v, e := strconv.ParseUint(s, 10, 32)
+		err = errors.Join(err, e)
+		return uint32(v)
+	}
+	cred.Uid, cred.Gid = number(u.Uid), number(u.Gid)
+	for _, id := range ids {
+		cred.Groups = append(cred.Groups, number(id))
+	}
+	return cred, err
+}
+
+// WaitFor fails the test if cond does not become true.
+func WaitFor(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(Patience); !cond(); {
+		if time.Now().After(end) {
+			t.Fatalf("waited %v for %s", Patience, what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func sysProcAttr(cred *syscall.Credential) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Credential: cred}
+}
