@@ -1,0 +1,417 @@
+package agentx
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/posteo/go-agentx/pdu"
+)
+
+// discard is a connection that takes everything.
+type discard struct{ net.Conn }
+
+func (discard) Write(b []byte) (int, error)        { return len(b), nil }
+func (discard) SetWriteDeadline(t time.Time) error { return nil }
+func (discard) Close() error                       { return nil }
+
+// The first PDUs octet by octet, as RFC 2741 draws them.
+func TestFirstPDUs(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.accept()
+		h, body := m.expect(pdu.TypeOpen)
+		want := []byte{
+			0, 0, 0, 0, // timeout, reserved
+			0, 0, 0, 0, // id: null
+			4, 0, 0, 0, 't', 'e', 's', 't',
+		}
+		if !bytes.Equal(body, want) || h.SessionID != 0 || h.Flags != 0 {
+			m.t.Errorf("open: session %d, flags %#x, % x, want % x", h.SessionID, h.Flags, body, want)
+		}
+		m.answer(h, 0)
+		h, body = m.expect(pdu.TypeRegister)
+		want = []byte{
+			0, 127, 0, 0, // timeout, priority, range_subid, reserved
+			7, 0, 0, 0, // 7 arcs, no prefix
+			1, 0, 0, 0, 3, 0, 0, 0, 6, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0x0f, 0x27, 0, 0,
+		}
+		if !bytes.Equal(body, want) || h.SessionID != m.session {
+			m.t.Errorf("register: session %d, % x, want % x", h.SessionID, body, want)
+		}
+		_, body = m.expect(pdu.TypeAddAgentCaps)
+		want = []byte{
+			2, 4, 0, 0, // 2 arcs after 1.3.6.1.4
+			1, 0, 0, 0, 0x0f, 0x27, 0, 0,
+			5, 0, 0, 0, 'a', ' ', 'M', 'I', 'B', 0, 0, 0,
+		}
+		if !bytes.Equal(body, want) {
+			m.t.Errorf("addagentcaps: % x, want % x", body, want)
+		}
+	})
+}
+
+func TestUpAndDown(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.join()
+		m.wantEvents(Up)
+		m.hangUp()
+		m.join()
+		m.wantEvents(Up, Down, Up)
+		if m.events[0].Restarted || m.events[2].Restarted {
+			m.t.Error("the master is said to have restarted")
+		}
+	})
+}
+
+func TestMasterRestart(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.join()
+		m.live(10 * time.Second)
+		m.hangUp()
+		m.started = time.Now()
+		m.join()
+		m.wantEvents(Up, Down, Up)
+		if !m.events[2].Restarted {
+			m.t.Error("a smaller sysUpTime is no restart")
+		}
+	})
+}
+
+func TestMasterClock(t *testing.T) {
+	now := time.Unix(1000, 0)
+	for _, c := range []struct {
+		was, is uint32
+		later   time.Duration
+		want    bool
+	}{
+		{1000, 1100, time.Second, false},
+		{1000, 1050, time.Second, false}, // its clock may be read at another moment
+		{1000, 50, time.Second, true},
+		{1000, 5000, time.Minute, true}, // more than before, and less than it has to be
+		{1<<32 - 50, 50, time.Second, false},
+		{1000, 1 << 31, time.Second, false},
+	} {
+		if got := (masterClock{c.was, now}).restarted(c.is, now.Add(c.later)); got != c.want {
+			t.Errorf("sysUpTime %d, %v later %d: restarted %v, want %v", c.was, c.later, c.is, got, c.want)
+		}
+	}
+	if (masterClock{}).restarted(5, now) {
+		t.Error("the first session is said to be after a restart")
+	}
+}
+
+func TestCapsRefused(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.caps = pdu.ErrorProcessing
+		m.join()
+		m.next(from(1))
+		m.wantEvents(Up, CapsRefused)
+	})
+}
+
+func TestDelays(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.refuse = errors.New("no such file")
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		var got []string
+		for i, at := range m.dials[1:] {
+			got = append(got, at.Sub(m.dials[i]).String())
+		}
+		want := "500ms 1s 2s 4s 8s 16s 30s 30s"
+		if s := strings.Join(got, " "); s != want {
+			m.t.Errorf("delays %q, want %q", s, want)
+		}
+		m.wantEvents(Down)
+		m.refuse = nil
+		m.join()
+		m.wantEvents(Down, Up)
+		// A session that did not last does not make the next attempt quick,
+		// one that did does.
+		for _, c := range []struct{ lived, want time.Duration }{{time.Second, 30 * time.Second}, {65 * time.Second, firstDelay}} {
+			m.live(c.lived)
+			m.hangUp()
+			n, since := len(m.dials), time.Now()
+			m.join()
+			if got := m.dials[n].Sub(since); got != c.want {
+				m.t.Errorf("after a session of %v: %v, want %v", c.lived, got, c.want)
+			}
+		}
+	})
+}
+
+// live lets time pass in a session, answering its pings.
+func (m *fakeMaster) live(d time.Duration) {
+	m.t.Helper()
+	end := time.Now().Add(d)
+	for {
+		m.conn.SetReadDeadline(end)
+		h, _, err := m.read()
+		if err != nil {
+			break
+		}
+		if h.Type != pdu.TypePing {
+			m.t.Fatalf("got %s, want a ping", kindName(h.Type))
+		}
+		m.answer(h, 0)
+	}
+	m.conn.SetReadDeadline(time.Time{})
+}
+
+func TestJitter(t *testing.T) {
+	withMaster(t, func(c *Config) { c.Jitter = func() float64 { return 0.5 } }, func(m *fakeMaster) {
+		m.refuse = errors.New("no such file")
+		time.Sleep(time.Second)
+		if d := m.dials[1].Sub(m.dials[0]); d != 550*time.Millisecond {
+			m.t.Errorf("first delay %v, want 550ms", d)
+		}
+	})
+}
+
+func TestRegisterRefused(t *testing.T) {
+	for code, want := range map[pdu.Error]time.Duration{
+		pdu.ErrorDuplicateRegistration: firstDelay,
+		pdu.ErrorUnsupportedContext:    slowDelay,
+	} {
+		withMaster(t, nil, func(m *fakeMaster) {
+			m.reg = code
+			m.join()
+			m.expect(pdu.TypeClose)
+			m.expectEnd()
+			since := time.Now()
+			m.reg = 0
+			m.join()
+			if d := time.Since(since); d != want {
+				m.t.Errorf("%v: next attempt after %v, want %v", code, d, want)
+			}
+			m.wantEvents(Down, Up)
+			if got := fmt.Sprint(m.events[0].Err); !strings.Contains(got, fmt.Sprint(uint16(code))) {
+				m.t.Errorf("error is %q", got)
+			}
+		})
+	}
+}
+
+func TestOpenRefused(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.accept()
+		h, _ := m.expect(pdu.TypeOpen)
+		m.answer(h, pdu.ErrorOpenFailed)
+		m.expectEnd()
+		m.join()
+		m.wantEvents(Down, Up)
+	})
+}
+
+func TestNoAnswerToOpen(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.accept()
+		since := time.Now()
+		m.expect(pdu.TypeOpen)
+		m.expectEnd()
+		if d := time.Since(since); d != requestTimeout {
+			m.t.Errorf("gave up after %v", d)
+		}
+	})
+}
+
+func TestPing(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.join()
+		since := time.Now()
+		time.Sleep(10 * time.Second)
+		m.next(from(1)) // not idle
+		h, _ := m.expect(pdu.TypePing)
+		if d := time.Since(since); d != 25*time.Second {
+			m.t.Errorf("first ping after %v, want 15 seconds after the last word", d)
+		}
+		// The master's own request may bear the same packetID.
+		m.packet = h.PacketID - 1
+		m.next(from(1))
+		m.answer(h, 0)
+		m.expect(pdu.TypePing)
+		m.expectEnd() // no answer
+		if d := time.Since(since); d != 45*time.Second {
+			m.t.Errorf("left a silent master after %v, want 45s", d)
+		}
+		m.join()
+		h, _ = m.expect(pdu.TypePing)
+		m.answer(h, pdu.ErrorNotOpen)
+		m.expectEnd()
+	})
+}
+
+// A master that waits for the rest of its own PDU is found by the next ping.
+func TestHalfAPDU(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.join()
+		m.send(appendHeader(nil, ours, pdu.Header{Type: pdu.TypeGet, PayloadLength: maxPayload}))
+		m.expect(pdu.TypePing)
+		m.expectEnd()
+	})
+}
+
+// A master that does not read is left, and Notify does not wait for it.
+func TestMasterDoesNotRead(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.join()
+		m.send(m.pduOf(pdu.TypeGetNext, "", m.ranges(from(1))))
+		since := time.Now()
+		if err := m.agent.Notify(under(0, 1), nil); err != nil {
+			m.t.Errorf("notify: %v", err)
+		}
+		if time.Since(since) != 0 {
+			m.t.Error("notify waited")
+		}
+		time.Sleep(writeTimeout)
+		m.wantEvents(Up, Down)
+		m.hangUp()
+		m.join()
+		m.wantEvents(Up, Down, Up, Dropped)
+	})
+}
+
+func TestCloseByMaster(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.join()
+		if r := m.ask(pdu.TypeClose, []byte{5, 0, 0, 0}); r.code != 0 {
+			m.t.Errorf("error %d", r.code)
+		}
+		m.expectEnd()
+		m.join()
+		m.wantEvents(Up, Down, Up)
+		if !errors.Is(m.events[1].Err, errClosed) {
+			m.t.Errorf("reason: %v", m.events[1].Err)
+		}
+	})
+}
+
+func TestEndOfContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		withClose(t)
+	})
+}
+
+func withClose(t *testing.T) {
+	m := &fakeMaster{t: t, toy: newToy(1, 1), conns: make(chan net.Conn, 1), session: 5}
+	m.agent = New(Config{Dial: m.dial, Handler: m.toy, Subtree: subtree, Capabilities: "x"})
+	ctx, cancel := contextWithCancel(t)
+	done := make(chan error)
+	go func() { done <- m.agent.Run(ctx) }()
+	m.join()
+	cancel()
+	if _, b := m.expect(pdu.TypeClose); pdu.Reason(b[0]) != pdu.ReasonShutdown {
+		t.Errorf("close with reason %d", b[0])
+	}
+	m.expectEnd()
+	if err := <-done; !errors.Is(err, ctx.Err()) {
+		t.Errorf("run returns %v", err)
+	}
+}
+
+func TestNotify(t *testing.T) {
+	withMaster(t, func(c *Config) { c.Context = "vms" }, func(m *fakeMaster) {
+		if err := m.agent.Notify(under(0, 1), nil); !errors.Is(err, ErrNoSession) {
+			m.t.Errorf("without a session: %v", err)
+		}
+		m.join()
+		m.wantEvents(Up, Dropped)
+		for i := range uint32(3) {
+			objects := []VarBind{{under(1, i), Value{Type: TypeOctetString, Text: "web"}}}
+			if err := m.agent.Notify(under(0, i), objects); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+		for i := range uint32(3) {
+			h, body := m.expect(pdu.TypeNotify)
+			d := decoder{b: body, order: orderOf(h.Flags)}
+			context, trap, object := d.text(), d.varBind(), d.varBind()
+			if d.err != nil || len(d.b) != 0 || context != "vms" || h.SessionID != m.session {
+				m.t.Errorf("notify: %v, context %q, session %d", d.err, context, h.SessionID)
+			}
+			if !slices.Equal(trap.Name, snmpTrapOID) || !slices.Equal(trap.Value.OID, under(0, i)) || object.Value.Text != "web" {
+				m.t.Errorf("notify %d: %v, %v", i, trap, object)
+			}
+			m.send(m.pduOf(pdu.TypeGetNext, "vms", m.ranges(from(1)))) // one at a time, and reads go on
+			m.reply()
+			m.answer(h, 0)
+		}
+		m.wantEvents(Up, Dropped)
+	})
+}
+
+func TestNotifyLimits(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.join()
+		long := []VarBind{{under(1), Value{Type: TypeOctetString, Text: strings.Repeat("x", maxPDU)}}}
+		if err := m.agent.Notify(under(0, 1), long); !errors.Is(err, ErrTooLong) {
+			m.t.Errorf("64 KiB: %v", err)
+		}
+		for i := range uint32(maxQueue + 11) {
+			if err := m.agent.Notify(under(0, i), nil); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+		seen := 0
+		for seen < maxQueue {
+			h, _ := m.expect(pdu.TypeNotify)
+			m.answer(h, 0)
+			seen++
+		}
+		// How many of the first were sent before the queue was full is a
+		// matter of scheduling; none may be counted twice or not at all.
+		for len(m.events) < 2 {
+			h, _ := m.expect(pdu.TypeNotify)
+			m.answer(h, 0)
+			seen++
+			synctest.Wait()
+		}
+		if n := m.events[1].Count + seen; m.events[1].Kind != Dropped || n > maxQueue+11 {
+			m.t.Errorf("%d sent, %v", seen, m.events[1])
+		}
+	})
+}
+
+func TestNotifyRefusedAndLost(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.join()
+		for range 2 {
+			if err := m.agent.Notify(under(0, 1), nil); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+		h, _ := m.expect(pdu.TypeNotify)
+		m.answer(h, pdu.ErrorProcessing)
+		m.expect(pdu.TypeNotify) // and no answer: is the master there at all?
+		since := time.Now()
+		h, _ = m.expect(pdu.TypePing)
+		if d := time.Since(since); d != requestTimeout {
+			m.t.Errorf("ping after %v", d)
+		}
+		m.answer(h, 0)
+		m.next(from(1))
+		m.wantEvents(Up, Dropped, Dropped)
+	})
+}
+
+func TestOddResponses(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.join()
+		m.answer(pdu.Header{PacketID: 4711}, 0)             // to nothing
+		m.answer(pdu.Header{PacketID: 1}, pdu.ErrorNotOpen) // to the Open, again
+		m.send(m.pduOf(pdu.TypeResponse, "", []byte{0, 0})) // too short
+		m.next(from(1))
+		m.wantEvents(Up, BadPDU)
+		h, _ := m.expect(pdu.TypePing)
+		m.session++
+		h.SessionID = m.session
+		m.answer(h, 0) // of another session: no answer to ours
+		m.expectEnd()
+	})
+}
