@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,7 +91,7 @@ type fakeMaster struct {
 	toy    *toy
 	events []Event
 	dials  []time.Time
-	refuse error // what Dial answers
+	refuse atomic.Bool // Dial fails
 
 	conns   chan net.Conn
 	conn    net.Conn
@@ -134,8 +135,8 @@ func withMaster(t *testing.T, change func(*Config), f func(*fakeMaster)) {
 
 func (m *fakeMaster) dial(ctx context.Context) (net.Conn, error) {
 	m.dials = append(m.dials, time.Now())
-	if m.refuse != nil {
-		return nil, m.refuse
+	if m.refuse.Load() {
+		return nil, errors.New("no such file")
 	}
 	here, there := net.Pipe()
 	select {

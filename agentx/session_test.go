@@ -117,7 +117,7 @@ func TestCapsRefused(t *testing.T) {
 
 func TestDelays(t *testing.T) {
 	withMaster(t, nil, func(m *fakeMaster) {
-		m.refuse = errors.New("no such file")
+		m.refuse.Store(true)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		var got []string
@@ -129,15 +129,16 @@ func TestDelays(t *testing.T) {
 			m.t.Errorf("delays %q, want %q", s, want)
 		}
 		m.wantEvents(Down)
-		m.refuse = nil
+		m.refuse.Store(false)
 		m.join()
 		m.wantEvents(Down, Up)
 		// A session that did not last does not make the next attempt quick,
 		// one that did does.
 		for _, c := range []struct{ lived, want time.Duration }{{time.Second, 30 * time.Second}, {65 * time.Second, firstDelay}} {
 			m.live(c.lived)
-			m.hangUp()
+			synctest.Wait()
 			n, since := len(m.dials), time.Now()
+			m.hangUp()
 			m.join()
 			if got := m.dials[n].Sub(since); got != c.want {
 				m.t.Errorf("after a session of %v: %v, want %v", c.lived, got, c.want)
@@ -166,8 +167,9 @@ func (m *fakeMaster) live(d time.Duration) {
 
 func TestJitter(t *testing.T) {
 	withMaster(t, func(c *Config) { c.Jitter = func() float64 { return 0.5 } }, func(m *fakeMaster) {
-		m.refuse = errors.New("no such file")
+		m.refuse.Store(true)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if d := m.dials[1].Sub(m.dials[0]); d != 550*time.Millisecond {
 			m.t.Errorf("first delay %v, want 550ms", d)
 		}
@@ -366,11 +368,11 @@ func TestNotifyLimits(t *testing.T) {
 		}
 		// How many of the first were sent before the queue was full is a
 		// matter of scheduling; none may be counted twice or not at all.
-		for len(m.events) < 2 {
+		synctest.Wait()
+		for ; len(m.events) < 2; synctest.Wait() {
 			h, _ := m.expect(pdu.TypeNotify)
 			m.answer(h, 0)
 			seen++
-			synctest.Wait()
 		}
 		if n := m.events[1].Count + seen; m.events[1].Kind != Dropped || n > maxQueue+11 {
 			m.t.Errorf("%d sent, %v", seen, m.events[1])
