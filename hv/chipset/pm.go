@@ -198,6 +198,7 @@ func (p *PM) latchTimer() {
 	if h := p.ticks() / pmTimerHalf; h != p.halves {
 		p.halves = h
 		p.status |= pmTMR
+		p.update()
 	}
 }
 

@@ -180,6 +180,7 @@ func (r *RTC) read(reg uint8) byte {
 		return v
 	case reg == rtcC:
 		r.tick()
+		r.flag()
 		v := r.ram[rtcC]
 		r.ram[rtcC] = 0
 		r.update()

@@ -138,13 +138,17 @@ func (r *RTC) tick() {
 	}
 }
 
-// update sets IRQF and the line from the flags and enables, and the timer for
-// what is to come.
-func (r *RTC) update() {
+// flag sets IRQF from the other flags and their enables.
+func (r *RTC) flag() {
 	r.ram[rtcC] &^= rtcIRQF
 	if r.ram[rtcC]&r.ram[rtcB]&(rtcPF|rtcAF|rtcUF) != 0 {
 		r.ram[rtcC] |= rtcIRQF
 	}
+}
+
+// update sets IRQF and the line, and the timer for what is to come.
+func (r *RTC) update() {
+	r.flag()
 	r.irq.set(r.ram[rtcC]&rtcIRQF != 0)
 	r.arm()
 }
