@@ -1,6 +1,7 @@
 package chipset
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -9,15 +10,14 @@ import (
 
 // fakeLine remembers its level and counts rising edges.
 type fakeLine struct {
-	high  bool
-	edges int
+	high  atomic.Bool
+	edges atomic.Int32
 }
 
 func (l *fakeLine) Set(high bool) {
-	if high && !l.high {
-		l.edges++
+	if !l.high.Swap(high) && high {
+		l.edges.Add(1)
 	}
-	l.high = high
 }
 
 func in8(d bus.Device, off uint64) byte {

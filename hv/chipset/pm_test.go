@@ -56,26 +56,26 @@ func TestPMPowerButton(t *testing.T) {
 	if p.Listening() || p.PressPower() {
 		t.Error("a guest that enabled nothing listens")
 	}
-	if p.sci.high {
+	if p.sci.high.Load() {
 		t.Error("interrupt although not enabled")
 	}
 	out16(p, pmEnable, pmPWRBTN)
-	if !p.Listening() || !p.sci.high {
+	if !p.Listening() || !p.sci.high.Load() {
 		t.Error("the press before the guest listened is lost")
 	}
 	if in16(p, pmStatus) != pmPWRBTN || p.seen != 0 {
 		t.Errorf("status %#x, seen %d", in16(p, pmStatus), p.seen)
 	}
 	out16(p, pmStatus, pmPWRBTN)
-	if p.sci.high || in16(p, pmStatus) != 0 || p.seen != 1 {
-		t.Errorf("cleared: line %v status %#x seen %d, want low, 0, once", p.sci.high, in16(p, pmStatus), p.seen)
+	if p.sci.high.Load() || in16(p, pmStatus) != 0 || p.seen != 1 {
+		t.Errorf("cleared: line %v status %#x seen %d, want low, 0, once", p.sci.high.Load(), in16(p, pmStatus), p.seen)
 	}
-	if !p.PressPower() || !p.sci.high || p.sci.edges != 2 {
+	if !p.PressPower() || !p.sci.high.Load() || p.sci.edges.Load() != 2 {
 		t.Error("second press not seen")
 	}
 	out8(p, pmStatus+1, pmPWRBTN>>8) // by its byte
-	if p.seen != 2 || p.sci.high {
-		t.Errorf("seen %d times, line %v; want 2, low", p.seen, p.sci.high)
+	if p.seen != 2 || p.sci.high.Load() {
+		t.Errorf("seen %d times, line %v; want 2, low", p.seen, p.sci.high.Load())
 	}
 	out16(p, pmStatus, pmPWRBTN)
 	if p.seen != 2 {
@@ -156,18 +156,18 @@ func TestPMTimerInterrupt(t *testing.T) {
 		for range 3 {
 			time.Sleep(2400 * time.Millisecond)
 			synctest.Wait()
-			if !sci.high {
+			if !sci.high.Load() {
 				t.Fatal("no interrupt")
 			}
 			out16(p, pmStatus, pmTMR)
 		}
-		if sci.edges != 3 {
-			t.Errorf("%d interrupts, want 3", sci.edges)
+		if sci.edges.Load() != 3 {
+			t.Errorf("%d interrupts, want 3", sci.edges.Load())
 		}
 		p.Close()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if sci.edges != 3 {
+		if sci.edges.Load() != 3 {
 			t.Error("interrupts after Close")
 		}
 	})
@@ -183,7 +183,7 @@ func TestPMRestore(t *testing.T) {
 	if got, want := in32(b, pmTimer), in32(a, pmTimer); got != want {
 		t.Errorf("timer %d, want %d", got, want)
 	}
-	if !b.sci.high || in16(b, pmEnable) != pmPWRBTN {
+	if !b.sci.high.Load() || in16(b, pmEnable) != pmPWRBTN {
 		t.Error("pending press is lost")
 	}
 	if out16(b, pmStatus, pmPWRBTN); b.seen != 1 {
@@ -206,8 +206,8 @@ func FuzzPM(f *testing.F) {
 					if op&0x18 == 0x18 {
 						p.PressPower()
 					}
-					if s := p.State(); sci.high != (s.Status&s.Enable != 0) {
-						t.Errorf("line %v, state %+v", sci.high, s)
+					if s := p.State(); sci.high.Load() != (s.Status&s.Enable != 0) {
+						t.Errorf("line %v, state %+v", sci.high.Load(), s)
 					}
 				})
 				return reads, p.State()

@@ -172,7 +172,7 @@ func TestRTCFlags(t *testing.T) {
 	if got := get(r.RTC, rtcC); got != rtcUF|rtcPF|rtcAF {
 		t.Errorf("C %#x at the alarm's time, want AF too", got)
 	}
-	if r.irq.edges != 0 || r.timer != nil {
+	if r.irq.edges.Load() != 0 || r.timer != nil {
 		t.Error("an interrupt that nobody enabled")
 	}
 }
@@ -216,12 +216,12 @@ func TestRTCInterrupts(t *testing.T) {
 				for time.Now().Before(end) {
 					time.Sleep(tc.step)
 					synctest.Wait()
-					if irq.high && get(r, rtcC)&(rtcIRQF|tc.flag) != rtcIRQF|tc.flag {
+					if irq.high.Load() && get(r, rtcC)&(rtcIRQF|tc.flag) != rtcIRQF|tc.flag {
 						t.Fatal("interrupt without its flag")
 					}
 				}
-				if irq.edges != tc.want {
-					t.Errorf("%d interrupts in %d s, want %d", irq.edges, tc.seconds, tc.want)
+				if int(irq.edges.Load()) != tc.want {
+					t.Errorf("%d interrupts in %d s, want %d", irq.edges.Load(), tc.seconds, tc.want)
 				}
 				r.Close()
 			})
@@ -238,8 +238,8 @@ func TestRTCUnansweredInterrupt(t *testing.T) {
 		put(r, rtcB, rtc24h|rtcPIE)
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if irq.edges != 1 || r.timer != nil {
-			t.Errorf("%d interrupts, timer %v; want one and no timer", irq.edges, r.timer != nil)
+		if irq.edges.Load() != 1 || r.timer != nil {
+			t.Errorf("%d interrupts, timer %v; want one and no timer", irq.edges.Load(), r.timer != nil)
 		}
 	})
 }
@@ -255,7 +255,7 @@ func TestRTCRestore(t *testing.T) {
 	if got := get(b.RTC, 0x0f); got != 0x0a || get(b.RTC, rtcHours) != 0x06 {
 		t.Errorf("byte 0xf %#x, hour %x; want 0xa, 6", got, get(b.RTC, rtcHours))
 	}
-	if !b.irq.high {
+	if !b.irq.high.Load() {
 		t.Error("pending interrupt is lost")
 	}
 	b.Restore(RTCState{Index: 0xff, Offset: -1 << 63})

@@ -76,21 +76,21 @@ func TestUARTTransmitterInterrupt(t *testing.T) {
 	u := newUART()
 	for round := range 3 {
 		out8(u, uartIER, ierTHRE)
-		if !u.irq.high {
+		if !u.irq.high.Load() {
 			t.Fatalf("round %d: enabled, no interrupt", round)
 		}
-		if got := in8(u, uartIIR); got != iirTHRE || u.irq.high {
-			t.Fatalf("round %d: IIR %#x, line %v; want %#x, low", round, got, u.irq.high, iirTHRE)
+		if got := in8(u, uartIIR); got != iirTHRE || u.irq.high.Load() {
+			t.Fatalf("round %d: IIR %#x, line %v; want %#x, low", round, got, u.irq.high.Load(), iirTHRE)
 		}
 		if got := in8(u, uartIIR); got != iirNone {
 			t.Fatalf("round %d: second IIR %#x, want none", round, got)
 		}
 		out8(u, uartData, 'x')
-		if !u.irq.high {
+		if !u.irq.high.Load() {
 			t.Fatalf("round %d: byte sent, no interrupt", round)
 		}
 		out8(u, uartIER, 0)
-		if u.irq.high {
+		if u.irq.high.Load() {
 			t.Fatalf("round %d: disabled, line still up", round)
 		}
 	}
@@ -107,13 +107,13 @@ func TestUARTReceives(t *testing.T) {
 	}
 	var got []byte
 	for len(got) < len(text) {
-		if !u.irq.high || in8(u, uartIIR) != iirRDA|iirFIFO {
+		if !u.irq.high.Load() || in8(u, uartIIR) != iirRDA|iirFIFO {
 			t.Fatalf("after %d bytes: no interrupt for more", len(got))
 		}
 		for in8(u, uartLSR)&lsrDR != 0 {
 			got = append(got, in8(u, uartData))
 		}
-		if u.irq.high {
+		if u.irq.high.Load() {
 			t.Fatalf("after %d bytes: FIFO empty, line still up", len(got))
 		}
 		n += u.Input(text[n:])
@@ -147,7 +147,7 @@ func TestUARTTriggerLevels(t *testing.T) {
 			if n >= level {
 				want = iirFIFO | iirRDA
 			}
-			if got := in8(u, uartIIR); got != want || !u.irq.high {
+			if got := in8(u, uartIIR); got != want || !u.irq.high.Load() {
 				t.Errorf("trigger %d, %d bytes: IIR %#x, want %#x", level, n, got, want)
 			}
 		}
@@ -177,7 +177,7 @@ func TestUARTInterruptPriority(t *testing.T) {
 			in8(u, uartMSR)
 		}
 	}
-	if u.irq.high {
+	if u.irq.high.Load() {
 		t.Error("no cause left, line still up")
 	}
 }
@@ -235,8 +235,8 @@ func TestUARTRestore(t *testing.T) {
 	a.Input([]byte("xy"))
 	b := newUART()
 	b.Restore(a.State())
-	if !b.irq.high || b.irq.edges != 1 {
-		t.Errorf("line %v after %d edges, want it raised: the guest's terminal would hang", b.irq.high, b.irq.edges)
+	if !b.irq.high.Load() || b.irq.edges.Load() != 1 {
+		t.Errorf("line %v after %d edges, want it raised: the guest's terminal would hang", b.irq.high.Load(), b.irq.edges.Load())
 	}
 	if got := []byte{in8(b, uartIIR), in8(b, uartData), in8(b, uartData), in8(b, uartIIR)}; !bytes.Equal(got, []byte{iirFIFO | iirRDA, 'x', 'y', iirFIFO | iirTHRE}) {
 		t.Errorf("restored UART reads % x", got)
@@ -280,8 +280,8 @@ func FuzzUART(f *testing.F) {
 				if op&0x30 == 0x30 {
 					u.Break()
 				}
-				if want := u.cause() != iirNone; u.irq.high != want {
-					t.Errorf("line %v, cause %#x", u.irq.high, u.cause())
+				if want := u.cause() != iirNone; u.irq.high.Load() != want {
+					t.Errorf("line %v, cause %#x", u.irq.high.Load(), u.cause())
 				}
 			})
 			return reads, u.State()
