@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -90,8 +91,10 @@ type fakeMaster struct {
 	agent  *Agent
 	toy    *toy
 	events []Event
-	dials  []time.Time
 	refuse atomic.Bool // Dial fails
+
+	mu    sync.Mutex
+	dials []time.Time
 
 	conns   chan net.Conn
 	conn    net.Conn
@@ -108,8 +111,15 @@ type fakeMaster struct {
 // withMaster runs f in a bubble of fake time with an Agent under way.
 func withMaster(t *testing.T, change func(*Config), f func(*fakeMaster)) {
 	t.Helper()
+	startMaster(t, false, change, f)
+}
+
+// startMaster is withMaster with one that cannot be reached at first (away).
+func startMaster(t *testing.T, away bool, change func(*Config), f func(*fakeMaster)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMaster{t: t, toy: newToy(3, 4), conns: make(chan net.Conn, 1), session: 77, started: time.Now()}
+		m.refuse.Store(away)
 		cfg := Config{
 			Dial: m.dial, Handler: m.toy, Subtree: subtree, Description: "test",
 			Capabilities: "a MIB", Jitter: func() float64 { return 0 },
@@ -134,7 +144,9 @@ func withMaster(t *testing.T, change func(*Config), f func(*fakeMaster)) {
 }
 
 func (m *fakeMaster) dial(ctx context.Context) (net.Conn, error) {
+	m.mu.Lock()
 	m.dials = append(m.dials, time.Now())
+	m.mu.Unlock()
 	if m.refuse.Load() {
 		return nil, errors.New("no such file")
 	}
@@ -145,6 +157,12 @@ func (m *fakeMaster) dial(ctx context.Context) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+func (m *fakeMaster) dialled() []time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.dials)
 }
 
 // accept waits for a connection and does not answer it.

@@ -116,13 +116,13 @@ func TestCapsRefused(t *testing.T) {
 }
 
 func TestDelays(t *testing.T) {
-	withMaster(t, nil, func(m *fakeMaster) {
-		m.refuse.Store(true)
+	startMaster(t, true, nil, func(m *fakeMaster) {
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		var got []string
-		for i, at := range m.dials[1:] {
-			got = append(got, at.Sub(m.dials[i]).String())
+		dials := m.dialled()
+		for i, at := range dials[1:] {
+			got = append(got, at.Sub(dials[i]).String())
 		}
 		want := "500ms 1s 2s 4s 8s 16s 30s 30s"
 		if s := strings.Join(got, " "); s != want {
@@ -137,10 +137,10 @@ func TestDelays(t *testing.T) {
 		for _, c := range []struct{ lived, want time.Duration }{{time.Second, 30 * time.Second}, {65 * time.Second, firstDelay}} {
 			m.live(c.lived)
 			synctest.Wait()
-			n, since := len(m.dials), time.Now()
+			n, since := len(m.dialled()), time.Now()
 			m.hangUp()
 			m.join()
-			if got := m.dials[n].Sub(since); got != c.want {
+			if got := m.dialled()[n].Sub(since); got != c.want {
 				m.t.Errorf("after a session of %v: %v, want %v", c.lived, got, c.want)
 			}
 		}
@@ -166,11 +166,10 @@ func (m *fakeMaster) live(d time.Duration) {
 }
 
 func TestJitter(t *testing.T) {
-	withMaster(t, func(c *Config) { c.Jitter = func() float64 { return 0.5 } }, func(m *fakeMaster) {
-		m.refuse.Store(true)
+	startMaster(t, true, func(c *Config) { c.Jitter = func() float64 { return 0.5 } }, func(m *fakeMaster) {
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if d := m.dials[1].Sub(m.dials[0]); d != 550*time.Millisecond {
+		if d := m.dialled()[1].Sub(m.dialled()[0]); d != 550*time.Millisecond {
 			m.t.Errorf("first delay %v, want 550ms", d)
 		}
 	})
