@@ -14,25 +14,25 @@ const (
 	debugReply = 0xe9 // what a reader of either port wants to see
 )
 
-// DebugPortDevice is a port that takes one character per write. It reads as
+// DebugConsole is a port that takes one character per write. It reads as
 // 0xe9, without which SeaBIOS keeps silent.
-type DebugPortDevice struct {
+type DebugConsole struct {
 	mu  sync.Mutex
 	out io.Writer
 	buf [8]byte
 }
 
 // NewDebugPort makes a port that writes to out, or drops all if out is nil.
-func NewDebugPort(out io.Writer) *DebugPortDevice { return &DebugPortDevice{out: out} }
+func NewDebugPort(out io.Writer) *DebugConsole { return &DebugConsole{out: out} }
 
 // Read implements bus.Device.
-func (d *DebugPortDevice) Read(_ uint64, data []byte) {
+func (d *DebugConsole) Read(_ uint64, data []byte) {
 	clear(data)
 	data[0] = debugReply
 }
 
 // Write implements bus.Device.
-func (d *DebugPortDevice) Write(_ uint64, data []byte) {
+func (d *DebugConsole) Write(_ uint64, data []byte) {
 	if d.out == nil {
 		return
 	}
