@@ -1,0 +1,23 @@
+package vionet
+
+// Link is where a network device's frames come from and go to: a tap, or
+// something that stands in front of one. Every frame has HeaderLen bytes of
+// struct virtio_net_hdr before it, little-endian.
+//
+// One goroutine reads and another writes; Wake may come from anywhere.
+type Link interface {
+	// Offloads are the TUN_F_ bits that the link can take.
+	Offloads() uint32
+	// SetOffload says which of them the guest's driver can receive.
+	SetOffload(bits uint32) error
+	// ReadFrame scatters the next frame over bufs, at most MaxSegments, and
+	// returns its length with the header. One that does not fit fills bufs to
+	// the end. Where there is no frame it returns 0: at once, or if wait is set
+	// when it has been woken. An error is for good.
+	ReadFrame(bufs [][]byte, wait bool) (int, error)
+	// WriteFrame sends the frame gathered from bufs, at most MaxSegments. It
+	// does not block: a frame that cannot go now is lost, which is an error.
+	WriteFrame(bufs [][]byte) error
+	// Wake makes the ReadFrame that waits, or the next one, return.
+	Wake()
+}

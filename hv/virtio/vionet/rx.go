@@ -1,0 +1,156 @@
+package vionet
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"vmd/hv/virtio"
+)
+
+// rxBurst is how many frames may be delivered before the guest hears of them.
+const rxBurst = 64
+
+var errBuffer = errors.New("receive buffer is smaller than a header, or in too many pieces")
+
+// receiver owns the receive queue. It takes buffers out of the ring ahead of
+// the frames, so that a frame is read straight into them.
+type receiver struct {
+	d     *Device
+	q     *virtio.Queue
+	merge bool   // a frame may be spread over several chains
+	want  uint64 // room to have before reading, if the ring has it
+	least uint64 // room without which reading makes no sense
+
+	// held are the chains taken from the ring and not given back: count of
+	// them from first on, in a circle.
+	held         [rxBurst]virtio.Chain
+	first, count int
+	room         uint64 // what held can take
+	bufs         [][]byte
+	spill        [1]byte // behind bufs: where a frame that is too long shows
+}
+
+func newReceiver(d *Device, q *virtio.Queue, features uint64) *receiver {
+	r := &receiver{d: d, q: q, merge: features&VIRTIO_NET_F_MRG_RXBUF != 0, least: 1}
+	if r.merge {
+		r.least = HeaderLen + etherLen + tagLen + uint64(d.mtu)
+		r.want = r.least
+		if features&(VIRTIO_NET_F_GUEST_TSO4|VIRTIO_NET_F_GUEST_TSO6) != 0 {
+			r.want = maxFrame
+		}
+	}
+	return r
+}
+
+func (r *receiver) chain(i int) *virtio.Chain { return &r.held[(r.first+i)%len(r.held)] }
+
+// serve moves frames into the ring until it has no room, which leaves the next
+// ones to the link: a tap's queue drops what nobody reads.
+func (r *receiver) serve() {
+	for fresh := 0; r.fill(); {
+		n, err := r.d.link.ReadFrame(r.bufs, false)
+		if n == 0 && err == nil {
+			r.q.Flush()
+			fresh = 0
+			n, err = r.d.link.ReadFrame(r.bufs, true)
+		}
+		if err != nil {
+			r.q.Fail(fmt.Errorf("receive: %w", err))
+			return
+		}
+		if n > 0 && r.deliver(n) {
+			fresh++
+		}
+		if fresh == rxBurst {
+			r.q.Flush()
+			fresh = 0
+		}
+	}
+	if r.q.Halting() {
+		r.q.Rewind(r.count)
+		r.count, r.room = 0, 0
+	}
+}
+
+// fill takes chains until there is room for a frame. It returns false if there
+// is not, or the queue is to halt.
+func (r *receiver) fill() bool {
+	if r.q.Halting() {
+		return false
+	}
+	had := r.count
+	for r.count < len(r.held) && (r.count == 0 || r.room < r.want) {
+		c := r.chain(r.count)
+		if !r.q.Next(c) {
+			break
+		}
+		r.count++
+		n := c.WritableLen()
+		if r.room += n; n < HeaderLen || len(c.Writable) >= MaxSegments {
+			r.q.Fail(errBuffer)
+			return false
+		}
+	}
+	if r.q.Halting() || r.count == 0 || r.room < r.least && r.count < len(r.held) {
+		return false
+	}
+	if r.count != had || len(r.bufs) == 0 {
+		r.gather()
+	}
+	return true
+}
+
+// gather lists the pieces of all that is held, then the spill. Chains in so
+// many pieces that they do not all fit a read are left out of this one.
+func (r *receiver) gather() {
+	r.bufs, r.room = r.bufs[:0], 0
+	for i := range r.count {
+		c := r.chain(i)
+		if len(r.bufs)+len(c.Writable) >= MaxSegments {
+			break
+		}
+		r.bufs = append(r.bufs, c.Writable...)
+		r.room += c.WritableLen()
+	}
+	r.bufs = append(r.bufs, r.spill[:])
+}
+
+// deliver gives a frame of n bytes, which is in the held chains, to the guest,
+// and says whether it did.
+func (r *receiver) deliver(n int) bool {
+	c := r.d.counters
+	if uint64(n) > r.room || n < HeaderLen || !r.d.linkUp() {
+		atomic.AddUint64(&c.RxDrops, 1)
+		return false
+	}
+	used, left := 0, uint64(n)
+	for left > 0 {
+		left -= min(left, r.chain(used).WritableLen())
+		used++
+	}
+	var num [2]byte
+	binary.LittleEndian.PutUint16(num[:], uint16(used))
+	r.chain(0).Put(offNumBuffers, num[:])
+	left = uint64(n)
+	for i := range used {
+		k := min(left, r.chain(i).WritableLen())
+		r.q.Done(r.chain(i), uint32(k))
+		left -= k
+	}
+	r.drop(used)
+	atomic.AddUint64(&c.RxPackets, 1)
+	atomic.AddUint64(&c.RxBytes, uint64(n-HeaderLen))
+	return true
+}
+
+// drop forgets the first n held chains, which are the guest's again.
+func (r *receiver) drop(n int) {
+	for i := range n {
+		r.room -= min(r.room, r.chain(i).WritableLen())
+	}
+	r.first = (r.first + n) % len(r.held)
+	r.count -= n
+	r.bufs = r.bufs[:0]
+}
