@@ -1,0 +1,66 @@
+package config
+
+import (
+	"io/fs"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func manual(t *testing.T) string {
+	data, err := os.ReadFile("../vm.conf.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// TestManualExamples loads every example of vm.conf(5).
+func TestManualExamples(t *testing.T) {
+	parts := strings.Split(manual(t), ".Bd -literal -offset indent\n")
+	if len(parts) < 4 {
+		t.Fatalf("%d examples in the manual, want several", len(parts)-1)
+	}
+	path := regexp.MustCompile(`"(/[^"]*[^/"])"`)
+	for _, part := range parts[1:] {
+		text, _, _ := strings.Cut(part, ".Ed\n")
+		f := *files
+		f.text = map[string]string{"t": text}
+		f.modes = map[string]fs.FileMode{"/var/lib/vmd/images/www.qcow2": 0}
+		for _, m := range path.FindAllStringSubmatch(text, -1) {
+			f.modes[m[1]] = 0
+		}
+		opt := options()
+		opt.FS = &f
+		if cfg, err := Load("t", opt); err != nil || len(cfg.Warnings) > 0 {
+			t.Errorf("%s\n%v", text, dump(cfg, err))
+		}
+	}
+}
+
+// TestManualWords checks that vm.conf(5) has every word of the language.
+func TestManualWords(t *testing.T) {
+	text := manual(t)
+	words := map[string]bool{"cpu": true, "memory-high": true, "io-read": true, "io-write": true,
+		"on-failure": true, "never": true, "max": true, "in": true}
+	for w := range reserved {
+		words[w] = true
+	}
+	for w := range vmOptions {
+		words[w] = true
+	}
+	for w := range allowOptions {
+		words[w] = true
+	}
+	// Reserved by vmd(8), but no rule has them.
+	for _, w := range []string{"add", "id", "size"} {
+		delete(words, w)
+	}
+	for w := range words {
+		macro := regexp.MustCompile(`(?m)\b(Ic|Cm)\b.*[ ,]?\b` + regexp.QuoteMeta(w) + `\b`)
+		if !macro.MatchString(text) && !strings.Contains(text, "Ic "+w) {
+			t.Errorf("%q is not in the manual", w)
+		}
+	}
+}
