@@ -106,7 +106,7 @@ func loadConfig(f flags, stderr io.Writer) (*config.Config, error) {
 
 func printMessages(w io.Writer, ms []config.Message) {
 	for _, m := range ms {
-		fmt.Fprintf(w, "vmd: warning: %s\n", m)
+		fmt.Fprintf(w, "%s (warning)\n", m)
 	}
 }
 

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/pflag"
 
 	"vmd/internal/privsep"
+	"vmd/vmd/config"
 )
 
 const usage = "usage: vmd [-dnv] [-D macro=value] [-f file]\n"
@@ -45,6 +47,10 @@ func parseFlags(args []string) (flags, error) {
 		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	f.fileGiven = fs.Changed("file")
+	if err == nil {
+		// The daemon's directory is / (vm.conf(5)).
+		f.file, err = filepath.Abs(f.file)
+	}
 	return f, err
 }
 
@@ -64,6 +70,12 @@ func run(args []string, stderr io.Writer) int {
 	case !f.foreground && !detached():
 		start = detach
 	}
+	if !f.test && !f.foreground {
+		if err := os.Chdir("/"); err != nil {
+			report(stderr, err)
+			return 1
+		}
+	}
 	if err := start(f, stderr); err != nil {
 		report(stderr, err)
 		return 1
@@ -71,8 +83,15 @@ func run(args []string, stderr io.Writer) int {
 	return 0
 }
 
-// report prints err, a line for each part of it; messages about a file say
-// where by themselves.
+// report prints err. Messages about a file each have a line and begin with its
+// name, as every tool expects that jumps to it.
 func report(w io.Writer, err error) {
-	fmt.Fprintf(w, "vmd: %v\n", err)
+	var list *config.Error
+	if !errors.As(err, &list) {
+		fmt.Fprintf(w, "vmd: %v\n", err)
+		return
+	}
+	for _, m := range list.Messages {
+		fmt.Fprintln(w, m)
+	}
 }
