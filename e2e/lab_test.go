@@ -111,8 +111,12 @@ func TestMachineHasGuests(t *testing.T) {
 	}
 }
 
-// result matches the line that ends one test at the top level.
-var result = regexp.MustCompile(`(?m)^\x16?--- (PASS|FAIL|SKIP): (\S+)`)
+// result matches the line that ends one test at the top level, and attr one
+// that says which tier it found.
+var (
+	result = regexp.MustCompile(`(?m)^--- (PASS|FAIL|SKIP): (\S+)`)
+	attr   = regexp.MustCompile(`(?m)^=== ATTR +(\S+) ` + testenv.TierAttr + ` (\S+)`)
+)
 
 // TestPackages runs the tests of lab.Packages in this machine, each as a
 // subtest of its own name.
@@ -126,12 +130,20 @@ func TestPackages(t *testing.T) {
 			if err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
+			tiers := make(map[string][]string)
+			for _, a := range attr.FindAllSubmatch(out, -1) {
+				name, _, _ := strings.Cut(string(a[1]), "/")
+				tiers[name] = append(tiers[name], string(a[2]))
+			}
 			found := result.FindAllSubmatch(out, -1)
 			if len(found) == 0 {
 				t.Error("no test ran")
 			}
 			for _, r := range found {
 				t.Run(string(r[2]), func(t *testing.T) {
+					for _, tier := range tiers[t.Name()[strings.LastIndexByte(t.Name(), '/')+1:]] {
+						t.Attr(testenv.TierAttr, tier)
+					}
 					switch string(r[1]) {
 					case "FAIL":
 						t.Fail()

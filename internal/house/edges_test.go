@@ -46,7 +46,7 @@ var rules = []rule{
 		not: []string{"agentx/...", "mib/...", "vmd/config/..."},
 		why: "only parent reads vm.conf, only subagent answers SNMP"},
 	{who: []string{"vmd/parent/registry"}, direct: true,
-		not: []string{"internal/imsg/...", "internal/privsep/...", "io", "net", "os", "os/exec", "golang.org/x/sys/..."},
+		not: []string{"internal/imsg/...", "internal/privsep/...", "net", "os", "os/exec", "golang.org/x/sys/..."},
 		why: "the registry is pure"},
 	{who: []string{"hv/disk/...", "hv/mem/...", "hv/boot/...", "mib/...", "internal/vmop/...", "vmd/config/..."},
 		not: []string{"os/exec", "net/http"},

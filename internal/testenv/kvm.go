@@ -22,6 +22,7 @@ func KVM(t testing.TB) {
 	if err := probeKVM("/dev/kvm"); err != nil {
 		missing(t, []string{"T2"}, "needs KVM: %v", err)
 	}
+	found(t, "T2")
 }
 
 func probeKVM(path string) error {
@@ -61,6 +62,7 @@ func NeedRealKVM(t testing.TB) {
 	t.Helper()
 	switch {
 	case RealKVM():
+		found(t, "T3")
 	case InLab():
 		missing(t, []string{"T3"}, "needs kvm_amd or kvm_intel")
 	default:
@@ -72,11 +74,12 @@ func NeedRealKVM(t testing.TB) {
 // filtering, 802.1Q, vhost. Its package must be in lab.Packages.
 func StockKernel(t testing.TB) {
 	t.Helper()
-	if InLab() {
+	if hasModule("vrf") && hasModule("8021q") {
+		found(t, "T1L")
 		return
 	}
-	if _, err := os.Stat("/sys/class/net"); err == nil && hasModule("vrf") && hasModule("8021q") {
-		return
+	if InLab() {
+		missing(t, []string{"T1L"}, "needs a kernel with vrf and 8021q")
 	}
 	t.Skip("needs a stock kernel with vrf and 8021q: runs in the lab (go test ./e2e)")
 }

@@ -47,6 +47,7 @@ func Snmpd(t testing.TB, lines ...string) *MasterAgent {
 	if err != nil {
 		missing(t, []string{"T1", "snmpd"}, "needs snmpd: %v", err)
 	}
+	found(t, "T1")
 	// A short path: a Unix socket's name has 107 bytes at most (unix(7)).
 	dir, err := os.MkdirTemp("", "snmpd")
 	if err != nil {

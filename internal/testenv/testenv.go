@@ -61,6 +61,16 @@ func required(list string, names ...string) bool {
 // InLab reports whether the test runs in the emulated machine of e2e/lab.
 func InLab() bool { return os.Getenv(LabVar) == "1" }
 
+// TierAttr is the attribute (testing.T.Attr) by which a test says which tier
+// it has found; e2e/tally counts them.
+const TierAttr = "tier"
+
+// found notes that the machine has what a test of this tier needs.
+func found(t testing.TB, tier string) {
+	t.Helper()
+	t.Attr(TierAttr, tier)
+}
+
 // missing ends a test whose machine lacks something: with a failure if
 // RequireVar names one of names, else with a skip.
 func missing(t testing.TB, names []string, format string, args ...any) {
@@ -78,4 +88,5 @@ func Root(t testing.TB) {
 	if uid := os.Geteuid(); uid != 0 {
 		missing(t, []string{"T1"}, "needs root, runs as uid %d", uid)
 	}
+	found(t, "T1")
 }
