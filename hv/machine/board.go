@@ -33,8 +33,8 @@ func (m *Machine) addBoard() error {
 	m.board.uart = chipset.NewUART(m.irqs.line(irqCOM1), m.cfg.Console, m.cfg.ConsoleReady)
 	m.board.rtc = chipset.NewRTC(chipset.RTCConfig{
 		IRQ:        m.irqs.line(irqRTC),
-		LowMemory:  min(m.cfg.Memory, uint64(lowEnd)),
-		HighMemory: max(m.cfg.Memory, uint64(lowEnd)) - uint64(lowEnd),
+		LowMemory:  m.lowMemory(),
+		HighMemory: m.cfg.Memory - m.lowMemory(),
 		CPUs:       m.cfg.CPUs,
 	})
 	m.board.pm = chipset.NewPM(chipset.PMConfig{

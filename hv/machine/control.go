@@ -12,8 +12,9 @@ const (
 	ended
 )
 
-// ErrEnded says that the machine's run is over.
-var ErrEnded = errors.New("the guest has ended")
+// ErrEnded says that the machine does not run: its run is over, or has not
+// begun.
+var ErrEnded = errors.New("the guest is not running")
 
 // mayRun is called by v's thread before it enters the guest. It waits while the
 // machine is paused and returns false once its run is over.
@@ -52,39 +53,67 @@ func (m *Machine) vcpuDone(v *vcpu) {
 // Pause stops every vCPU and returns when all have left the guest and no device
 // has a request in flight. Pausing twice is pausing once.
 func (m *Machine) Pause() error {
+	m.ctl.Lock()
+	defer m.ctl.Unlock()
+	news, err := m.park()
+	if err != nil || !news {
+		return err
+	}
+	for _, f := range m.virtio {
+		f.Pause()
+	}
+	return nil
+}
+
+// park stops the vCPUs, and says whether they ran before.
+func (m *Machine) park() (news bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch m.phase {
 	case paused:
+		return false, nil
 	case running:
-		m.phase = paused
-		m.kickAll()
 	default:
-		return ErrEnded
+		return false, ErrEnded
 	}
+	m.phase = paused
+	m.kickAll()
 	for m.phase == paused && m.parked < m.alive {
 		m.changed.Wait()
 	}
 	if m.phase != paused {
-		return ErrEnded
+		return false, ErrEnded
 	}
-	return nil
+	return true, nil
 }
 
 // Resume lets the guest go on after Pause. A guest with a kvmclock is told that
 // it stood still.
 func (m *Machine) Resume() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch m.phase {
-	case running:
-	case paused:
-		m.phase = running
-		m.changed.Broadcast()
-	default:
+	m.ctl.Lock()
+	defer m.ctl.Unlock()
+	if p := m.current(); p == running {
+		return nil
+	} else if p != paused {
 		return ErrEnded
 	}
+	for _, f := range m.virtio {
+		f.Resume()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.phase != paused {
+		return ErrEnded
+	}
+	m.phase = running
+	m.changed.Broadcast()
 	return nil
+}
+
+func (m *Machine) current() phase {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.phase
 }
 
 // Stop ends the run from outside: the cause is Killed, unless the guest was
@@ -121,7 +150,7 @@ func (m *Machine) kickAll() {
 // more.
 func (m *Machine) Done() <-chan struct{} { return m.done }
 
-// Exit says how the run ended. It is zero before Done.
+// Exit says how the run ended. It is for after Done.
 func (m *Machine) Exit() Exit {
 	m.mu.Lock()
 	defer m.mu.Unlock()

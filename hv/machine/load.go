@@ -9,6 +9,7 @@ import (
 	"vmd/hv/boot"
 	"vmd/hv/mem"
 	"vmd/hv/pci"
+	"vmd/hv/smbios"
 )
 
 // Boot says what a guest starts with.
@@ -21,10 +22,7 @@ type Boot struct {
 // Load puts a kernel and the firmware tables into the guest's memory and makes
 // the first vCPU start there. It follows the last AddVirtio.
 func (m *Machine) Load(b Boot) error {
-	m.mu.Lock()
-	phase := m.phase
-	m.mu.Unlock()
-	if phase != built {
+	if m.current() != built {
 		return errors.New("load a kernel: the machine has been started")
 	}
 	rsdp, err := m.putTables()
@@ -42,7 +40,8 @@ func (m *Machine) Load(b Boot) error {
 	return setEntry(m.vcpus[0].kvm, e)
 }
 
-// putTables writes the ACPI tables and returns where they begin.
+// putTables writes the ACPI and SMBIOS tables and returns where the former
+// begin.
 func (m *Machine) putTables() (rsdp mem.GPA, err error) {
 	t, err := acpi.Build(acpi.Config{
 		CPUs:    m.cfg.CPUs,
@@ -60,9 +59,22 @@ func (m *Machine) putTables() (rsdp mem.GPA, err error) {
 	if end > smbiosAddr {
 		return 0, fmt.Errorf("ACPI tables end at %#x, where SMBIOS tables begin", end)
 	}
-	return rsdpAddr, nil
+	s, err := smbios.Build(smbios.Config{
+		UUID:       m.cfg.UUID,
+		CPUs:       m.cfg.CPUs,
+		LowMemory:  m.lowMemory(),
+		HighMemory: m.cfg.Memory - m.lowMemory(),
+	})
+	if err != nil {
+		return 0, err
+	}
+	_, err = s.Load(m.mem, smbiosAddr)
+	return rsdpAddr, err
 }
 
 // links are the interrupts of the ACPI link devices: the slots with these
 // numbers, less one, show how the bus is wired.
 var links = [4]uint32{pci.GSI(1), pci.GSI(2), pci.GSI(3), pci.GSI(4)}
+
+// lowMemory is how much RAM lies below the PCI window.
+func (m *Machine) lowMemory() uint64 { return min(m.cfg.Memory, uint64(lowEnd)) }

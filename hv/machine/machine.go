@@ -22,6 +22,8 @@ import (
 	"vmd/hv/kvm"
 	"vmd/hv/mem"
 	"vmd/hv/pci"
+	"vmd/hv/virtio"
+	"vmd/hv/virtio/virtiopci"
 )
 
 // Config says what a Machine is to be.
@@ -34,7 +36,6 @@ type Config struct {
 	CPUs   int    // 1 to MaxCPUs, if the host agrees
 
 	UUID [16]byte // the guest finds it in its SMBIOS tables
-	Name string
 
 	// Console takes what the guest writes to COM1, byte by byte, on a vCPU's
 	// thread: it must not block. ConsoleReady is called, on a vCPU's thread
@@ -73,9 +74,12 @@ type Machine struct {
 	mmio  bus.Bus
 	pci   *pci.Bus
 	board board
-	vcpus []*vcpu
+	irqs  irqs
 
-	irqs irqs
+	vcpus  []*vcpu
+	virtio []*virtiopci.Function
+
+	ctl sync.Mutex // one Pause or Resume at a time; taken before mu
 
 	mu      sync.Mutex
 	changed sync.Cond // phase, parked or alive did
@@ -205,6 +209,25 @@ func (v *vcpu) init(host []kvm.CPUIDEntry, count int, deadline bool) error {
 	return v.kvm.SetMSRs(append([]kvm.MSR(nil), startMSRs...))
 }
 
+// AddVirtio puts a device into a PCI slot (pci.SlotDisk and so on). name is what
+// Config.Warn is told. The device stays its maker's, to be closed after Close.
+func (m *Machine) AddVirtio(slot int, name string, dev virtio.Device) error {
+	if m.current() != built {
+		return fmt.Errorf("add %s: the machine has been started", name)
+	}
+	f, err := virtiopci.New(host{m}, m.mem, dev, virtiopci.Options{
+		Warn: func(err error) { m.cfg.Warn(name, err.Error()) },
+	})
+	if err != nil {
+		return fmt.Errorf("add %s: %w", name, err)
+	}
+	if err := m.pci.Add(slot, f.PCI()); err != nil {
+		return errors.Join(fmt.Errorf("add %s: %w", name, err), f.Close())
+	}
+	m.virtio = append(m.virtio, f)
+	return nil
+}
+
 // Start lets the guest run.
 func (m *Machine) Start() error {
 	if err := m.pci.Assign(); err != nil {
@@ -246,8 +269,13 @@ func (m *Machine) Close() error {
 	return m.free()
 }
 
+// free takes apart what build and AddVirtio made, users before what they use.
 func (m *Machine) free() error {
 	var errs []error
+	for _, f := range m.virtio {
+		errs = append(errs, f.Close())
+	}
+	m.virtio = nil
 	for _, v := range m.vcpus {
 		errs = append(errs, v.kvm.Close())
 	}
