@@ -31,7 +31,8 @@ type ControlConfig struct {
 }
 
 // SNMPConfig is the agentx statement of vm.conf. Started is when the daemon
-// started (CLOCK_MONOTONIC, ns): the zero of vmHvUpTime.
+// started (CLOCK_MONOTONIC, ns): the zero of vmHvUpTime. A new agentx gets it
+// first, then an SNMPPut for every VM, then SNMPLoaded.
 type SNMPConfig struct {
 	Enabled bool   `cbor:"1,keyasint"`
 	Path    string `cbor:"2,keyasint,omitempty"`
@@ -40,6 +41,17 @@ type SNMPConfig struct {
 	Version string `cbor:"5,keyasint"`
 	PerVM   bool   `cbor:"6,keyasint"` // vmPerVMNotificationsEnabled at start
 	Bulk    bool   `cbor:"7,keyasint"` // vmBulkNotificationsEnabled at start
+
+	// ReadOnly refuses SETs of the two switches.
+	ReadOnly bool `cbor:"8,keyasint,omitempty"`
+	// Detail says why there is no connection, in the answer to an SNMPDial.
+	Detail string `cbor:"9,keyasint,omitempty"`
+	// Changed is when a VM was last created or deleted, on the clock of
+	// Started; 0 when none was since then.
+	Changed int64 `cbor:"10,keyasint,omitempty"`
+	// CPUs are the kernel's numbers of the host's CPUs; empty: from 0, as
+	// many as the process may use.
+	CPUs []int32 `cbor:"11,keyasint,omitempty"`
 }
 
 // VMID names a VM by its lasting number.

@@ -69,10 +69,11 @@ const (
 
 // Between parent and agentx.
 const (
-	SNMPSetup  Type = 224 + iota // SNMPConfig, with a connection to the master when there is one
-	SNMPPut                      // VM, with its counter page if it runs
+	SNMPSetup  Type = 224 + iota // SNMPConfig, with a connection to the master if it answers an SNMPDial
+	SNMPPut                      // VM, with its counter page when a run begins
 	SNMPDelete                   // VMID
-	SNMPDial                     // no payload: agentx wants a connection to the master
+	SNMPDial                     // no payload: agentx wants a connection to the master; the SNMPSetup that answers has the same id
+	SNMPLoaded                   // no payload: the VMs put so far are no news; what comes now is, and may be notified
 )
 
 // Verbosity reaches every role.
