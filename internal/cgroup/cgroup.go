@@ -1,0 +1,213 @@
+// Package cgroup makes a control group (cgroup v2) for each VM, where the host
+// lets us: on the whole host, or in the subtree that a service manager has
+// delegated (Delegate=yes).
+//
+//	OURS               where this process was started
+//	  daemon           this process and its roles, if OURS is not the root: a
+//	                   group with controllers has no processes of its own
+//	  vmd              given to the user that starts VM processes
+//	    starter        the process that starts them
+//	    ID             one VM
+//
+// Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint" and
+// "Delegation Containment", are why it has to look like that.
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnavailable says that this host gives us no groups: there is no cgroup v2,
+// or it is not ours to change.
+var ErrUnavailable = errors.New("no control groups")
+
+// Limits bound a group. Zero is no limit.
+type Limits struct {
+	CPUPercent      int    // of one CPU
+	MemoryHigh      uint64 // bytes
+	Processes       uint64
+	IORead, IOWrite uint64   // bytes per second, on each of Devices
+	Devices         []uint64 // device numbers, as in stat(2)
+}
+
+// Tree is the subtree that holds the VMs' groups.
+type Tree struct{ dir string }
+
+// Open prepares the subtree for VM processes that uid starts, and moves this
+// process out of the way if it must. The error is ErrUnavailable if there can be
+// no groups here.
+func Open(uid int) (*Tree, error) {
+	mount, err := mountPoint("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	own, err := ownGroup("/proc/self/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	t, err := open(filepath.Join(mount, own), own == "/", uid)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return t, nil
+}
+
+func open(ours string, root bool, uid int) (*Tree, error) {
+	if !root {
+		// A second start finds itself in the group it made for the first.
+		if filepath.Base(ours) == "daemon" {
+			ours = filepath.Dir(ours)
+		}
+		daemon := filepath.Join(ours, "daemon")
+		if err := mkdir(daemon); err != nil {
+			return nil, err
+		}
+		if err := attach(daemon, os.Getpid()); err != nil {
+			return nil, err
+		}
+	}
+	t := &Tree{filepath.Join(ours, "vmd")}
+	if err := mkdir(t.dir); err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{ours, t.dir} {
+		enable(dir)
+	}
+	starter := filepath.Join(t.dir, "starter")
+	if err := mkdir(starter); err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{t.dir, starter} {
+		if err := os.Chown(filepath.Join(dir, "cgroup.procs"), uid, -1); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// enable turns on what controllers there are. A host may lack any of them, and
+// an old kernel all: a group still keeps a VM's processes together.
+func enable(dir string) {
+	for _, c := range []string{"cpu", "memory", "io", "pids"} {
+		_ = write(dir, "cgroup.subtree_control", "+"+c)
+	}
+}
+
+// SetStarter moves process pid, which will start VM processes, to where it may.
+func (t *Tree) SetStarter(pid int) error { return attach(filepath.Join(t.dir, "starter"), pid) }
+
+// Group is the control group of one VM.
+type Group struct{ dir string }
+
+// Group makes the group called name, for processes that uid starts, or finds it.
+func (t *Tree) Group(name string, uid int, l Limits) (*Group, error) {
+	g := &Group{filepath.Join(t.dir, name)}
+	if err := mkdir(g.dir); err != nil {
+		return nil, err
+	}
+	if err := os.Chown(filepath.Join(g.dir, "cgroup.procs"), uid, -1); err != nil {
+		g.Remove()
+		return nil, err
+	}
+	for _, s := range l.settings() {
+		if err := write(g.dir, s.file, s.value); err != nil {
+			g.Remove()
+			return nil, fmt.Errorf("limit of %s: %w", name, err)
+		}
+	}
+	return g, nil
+}
+
+// Dir opens the group's directory, for CLONE_INTO_CGROUP.
+func (g *Group) Dir() (*os.File, error) { return os.Open(g.dir) }
+
+// Remove removes the group. It fails while there are processes in it.
+func (g *Group) Remove() error { return unix.Rmdir(g.dir) }
+
+type setting struct{ file, value string }
+
+// cpuPeriod is the kernel's default period of cpu.max in microseconds.
+const cpuPeriod = 100_000
+
+// settings are the files to write for l.
+func (l *Limits) settings() []setting {
+	var s []setting
+	if l.CPUPercent > 0 {
+		s = append(s, setting{"cpu.max", fmt.Sprintf("%d %d", l.CPUPercent*cpuPeriod/100, cpuPeriod)})
+	}
+	if l.MemoryHigh > 0 {
+		s = append(s, setting{"memory.high", strconv.FormatUint(l.MemoryHigh, 10)})
+	}
+	if l.Processes > 0 {
+		s = append(s, setting{"pids.max", strconv.FormatUint(l.Processes, 10)})
+	}
+	for _, d := range l.Devices {
+		v := fmt.Sprintf("%d:%d", unix.Major(d), unix.Minor(d))
+		if l.IORead > 0 {
+			v += " rbps=" + strconv.FormatUint(l.IORead, 10)
+		}
+		if l.IOWrite > 0 {
+			v += " wbps=" + strconv.FormatUint(l.IOWrite, 10)
+		}
+		if l.IORead+l.IOWrite > 0 {
+			s = append(s, setting{"io.max", v})
+		}
+	}
+	return s
+}
+
+func mkdir(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+func attach(dir string, pid int) error { return write(dir, "cgroup.procs", strconv.Itoa(pid)) }
+
+// write writes one value: the files of a group take one write each.
+func write(dir, file, value string) error {
+	f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}
+
+// mountPoint finds where cgroup v2 is mounted (proc_pid_mountinfo(5)).
+func mountPoint(mountinfo string) (string, error) {
+	data, err := os.ReadFile(mountinfo)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	for line := range strings.Lines(string(data)) {
+		before, after, ok := strings.Cut(line, " - ")
+		f := strings.Fields(before)
+		if ok && len(f) > 4 && strings.HasPrefix(after, "cgroup2 ") {
+			return f[4], nil
+		}
+	}
+	return "", fmt.Errorf("%w: cgroup v2 is not mounted", ErrUnavailable)
+}
+
+// ownGroup reads the group of this process (cgroups(7), /proc/pid/cgroup).
+func ownGroup(file string) (string, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if own, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok && strings.HasPrefix(own, "/") {
+			return own, nil
+		}
+	}
+	return "", fmt.Errorf("%w: this process is in none", ErrUnavailable)
+}
