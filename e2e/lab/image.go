@@ -159,16 +159,25 @@ func (h *host) fillTree(t *tree, guests string) error {
 	t.busybox()
 	t.copyTree(h.kernel.modules, filepath.Join("/usr/lib/modules", h.kernel.version))
 	t.copyTree(guests, "/guest")
-	for name, text := range map[string]string{
-		"etc/passwd": passwd, "etc/group": group, "etc/nsswitch.conf": nsswitch,
-		"etc/subuid": "_vmd:200000:65536\n", "etc/subgid": "_vmd:200000:65536\n",
-		"etc/hosts": "127.0.0.1 localhost lab\n::1 localhost\n",
-	} {
+	for name, text := range userFiles() {
 		t.text(name, text, 0o644)
 	}
+	t.text("etc/nsswitch.conf", nsswitch, 0o644)
+	t.text("etc/hosts", "127.0.0.1 localhost lab\n::1 localhost\n", 0o644)
 	t.text("lab/init", stage2, 0o755)
 	return t.err
 }
+
+// userFiles are the files that say who there is.
+func userFiles() map[string]string {
+	return map[string]string{
+		"etc/passwd": passwd, "etc/group": group,
+		"etc/subuid": subids, "etc/subgid": subids,
+	}
+}
+
+// subids is the range of ids for guests, see vmd(8).
+const subids = "_vmd:200000:65536\n"
 
 // tree is a root folder being filled. The first error stays.
 type tree struct {

@@ -32,17 +32,19 @@ var Packages = []string{"internal/testenv"}
 // VMD_TEST_REQUIRE names T1L or T3.
 func Main(m *testing.M) int {
 	flag.Parse()
-	switch {
-	case testenv.InLab() || flag.Lookup("test.list").Value.String() != "":
+	if testenv.InLab() || os.Getenv(hereVar) == "1" || flag.Lookup("test.list").Value.String() != "" {
 		return m.Run()
-	case testenv.RealKVM() && os.Geteuid() == 0:
-		return here(m)
-	}
-	if err := Available(); err != nil {
-		return unavailable(err)
 	}
 	start := time.Now()
-	status, err := thereToo(start)
+	var status int
+	var err error
+	if UsesHost() {
+		status, err = runHere()
+	} else if err = Available(); err != nil {
+		return unavailable(err)
+	} else {
+		status, err = runThere(start)
+	}
 	if err != nil {
 		fmt.Printf("%v\nFAIL\n", err)
 		return 1
@@ -60,17 +62,9 @@ func unavailable(err error) int {
 	return 0
 }
 
-// here runs the tests on this host's own KVM.
-func here(m *testing.M) int {
-	status, err := prepareHere(m)
-	if err != nil {
-		fmt.Printf("%v\nFAIL\n", err)
-		return 1
-	}
-	return status
-}
-
-func prepareHere(m *testing.M) (int, error) {
+// runHere runs this binary again, beside the usual paths of this host, with
+// vmd and vmctl.
+func runHere() (int, error) {
 	root, err := ModuleRoot()
 	if err != nil {
 		return 0, err
@@ -80,24 +74,29 @@ func prepareHere(m *testing.M) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return 0, err
+	}
+	if err := noteSources(root); err != nil {
+		return 0, err
+	}
 	if _, err := BuildPrograms(root, dir); err != nil {
 		return 0, err
 	}
-	guests, err := Guests()
+	self, err := os.Executable()
 	if err != nil {
 		return 0, err
 	}
-	for name, value := range map[string]string{GuestsVar: guests, ProgramsVar: dir} {
-		if err := os.Setenv(name, value); err != nil {
-			return 0, err
-		}
-	}
-	return m.Run(), nil
+	return Here(context.Background(), Options{
+		Command: append([]string{self}, os.Args[1:]...),
+		Env:     []string{ProgramsVar + "=" + dir},
+		Stdout:  os.Stdout,
+	})
 }
 
-// thereToo runs this binary, and builds those of Packages to go with it, in
-// the machine.
-func thereToo(start time.Time) (int, error) {
+// runThere runs this binary, and those of Packages to go with it, in the
+// machine.
+func runThere(start time.Time) (int, error) {
 	root, err := ModuleRoot()
 	if err != nil {
 		return 0, err

@@ -1,0 +1,97 @@
+# vmd: build, install, test. Every target works from a clean clone; Go and, as
+# root on Debian, apt-get are the only things that use the network.
+
+PREFIX     ?= /usr/local
+SBINDIR    ?= $(PREFIX)/sbin
+BINDIR     ?= $(PREFIX)/bin
+MANDIR     ?= $(PREFIX)/share/man
+LIBDIR     ?= $(PREFIX)/lib
+DOCDIR     ?= $(PREFIX)/share/doc/vmd
+SYSCONFDIR ?= /etc
+DESTDIR    ?=
+
+GO         ?= go
+GOFLAGS_   = -trimpath -ldflags='-s -w -buildid='
+FUZZTIME   ?= 1m
+
+# What the tests use. The lab needs the first two lines.
+PACKAGES = qemu-system-x86 seabios linux-image-cloud-amd64 busybox-static \
+	e2fsprogs kmod iproute2 \
+	qemu-utils snmpd snmp snmptrapd nftables cpio mandoc
+
+# Packages that keep a processor busy for long; they run alone, at the end.
+LAST = ./e2e
+
+export CGO_ENABLED = 0
+
+all:
+	$(GO) build $(GOFLAGS_) -o bin/vmd ./vmd
+	$(GO) build $(GOFLAGS_) -o bin/vmctl ./vmctl
+
+# The programs' places are written into the service files.
+PLACES = sed -e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g'
+
+install: all
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(DOCDIR) \
+		$(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man8 \
+		$(DESTDIR)$(LIBDIR)/systemd/system $(DESTDIR)$(LIBDIR)/sysusers.d $(DESTDIR)$(SYSCONFDIR)/rc.d
+	install -m 755 bin/vmd $(DESTDIR)$(SBINDIR)/vmd
+	install -m 755 bin/vmctl $(DESTDIR)$(BINDIR)/vmctl
+	for page in vmd/vmd.8 vmd/vm.conf.5 vmctl/vmctl.8; do \
+		if [ -e $$page ]; then install -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/ || exit 1; fi; \
+	done
+	install -m 644 etc/vm.conf $(DESTDIR)$(DOCDIR)/vm.conf
+	test -e $(DESTDIR)$(SYSCONFDIR)/vm.conf || install -m 644 etc/vm.conf $(DESTDIR)$(SYSCONFDIR)/vm.conf
+	$(PLACES) etc/systemd/vmd.service >bin/vmd.service
+	install -m 644 bin/vmd.service $(DESTDIR)$(LIBDIR)/systemd/system/vmd.service
+	$(PLACES) rc.d/vmd >bin/vmd.rc
+	install -m 755 bin/vmd.rc $(DESTDIR)$(SYSCONFDIR)/rc.d/vmd
+	install -m 644 etc/sysusers.d/vmd.conf $(DESTDIR)$(LIBDIR)/sysusers.d/vmd.conf
+	if [ -z "$(DESTDIR)" ]; then sh etc/users.sh etc/sysusers.d/vmd.conf; fi
+
+# Debian's packages, if any is missing and we may install it. A host that has
+# none of them runs what it can, and VMD_TEST_REQUIRE says whether that is
+# enough.
+packages:
+	@missing=; for p in $(PACKAGES); do \
+		dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then echo "not installed:$$missing"; exit 0; fi; \
+	echo "installing$$missing"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+vet:
+	@$(GO) vet ./...
+
+# Everything this machine can run; the last lines say which tiers that was.
+test: packages vet
+	@all=$$($(GO) list ./... | grep -v '/e2e$$') && \
+	$(GO) run ./e2e/tally -count=1 -timeout=8m -- $$all -- $(LAST)
+
+# T0 to T2: seconds.
+test-fast:
+	@all=$$($(GO) list ./... | grep -v '/e2e$$') && $(GO) run ./e2e/tally -- $$all
+
+# Every fuzz target for FUZZTIME.
+fuzz:
+	@for pkg in $$(grep -rl '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "== $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+# The main job, shown: on this machine's own KVM, or in the emulated machine.
+demo: packages all
+	@$(GO) run ./e2e/demo
+
+# Boot time, exits and memory against QEMU, in one run in virtual time.
+bench: packages all
+	@$(GO) run ./e2e/bench
+
+clean:
+	rm -rf bin .cache
+
+.PHONY: all install packages vet test test-fast fuzz demo bench clean

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Runs a command on a host with a real KVM as if it were the lab machine: in
+# mount and network namespaces of its own, with empty places for a vmd's
+# sockets and state, and the users that tests speak of.
+#
+#	unshare --mount --net sh here.sh FOLDER COMMAND...
+#
+# FOLDER holds passwd, group, subuid and subgid to be used besides the host's.
+set -eu
+extra=$1
+shift
+mount --make-rprivate /
+mkdir -p /var/lib/vmd
+mount -t tmpfs -o mode=755 tmpfs /var/lib/vmd
+mount -t tmpfs -o mode=755 tmpfs /run
+mount -t sysfs sysfs /sys 2>/dev/null || true
+mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || true
+for name in passwd group subuid subgid; do
+	own=$extra/own-$name
+	touch "$own"
+	[ ! -e /etc/$name ] || cat /etc/$name >"$own"
+	# What the host has already stays as it is.
+	while IFS= read -r line; do
+		grep -q "^${line%%:*}:" "$own" || printf '%s\n' "$line" >>"$own"
+	done <"$extra/$name"
+	chmod 644 "$own"
+	[ -e /etc/$name ] || touch /etc/$name
+	mount --bind "$own" /etc/$name
+done
+ip link set lo up
+exec "$@"
