@@ -25,7 +25,7 @@ var ErrSlow = errors.New("peer does not read its messages")
 // never blocks; Recv belongs to one goroutine.
 type Conn struct {
 	sock *net.UnixConn
-	rbuf []byte
+	rbuf []byte // Recv's, as is oob
 	oob  []byte
 
 	mu     sync.Mutex
@@ -68,8 +68,6 @@ func New(f *os.File) (*Conn, error) {
 func NewConn(sock *net.UnixConn) *Conn {
 	c := &Conn{
 		sock: sock,
-		rbuf: make([]byte, headerSize+MaxPayload),
-		oob:  make([]byte, unix.CmsgSpace(MaxFiles*4)),
 		done: make(chan struct{}),
 	}
 	c.wake = sync.NewCond(&c.mu)
@@ -126,6 +124,13 @@ func (c *Conn) enqueue(m Msg) error {
 	return nil
 }
 
+// Queued returns how many messages wait to be written.
+func (c *Conn) Queued() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.queue)
+}
+
 // fail ends the connection at once. c.mu is held.
 func (c *Conn) fail(err error) {
 	if c.closed {
@@ -171,7 +176,11 @@ func (c *Conn) write() {
 		if buf, err = appendPacket(buf[:0], &m); err == nil {
 			err = c.writePacket(buf, m.Files)
 		}
-		m.Close()
+		if len(m.Files) > 0 {
+			// To close a descriptor may wait for whoever serves its file
+			// system (FUSE), and it may have come from a stranger.
+			go m.Close()
+		}
 		if err != nil {
 			reason = err
 			break
@@ -218,6 +227,10 @@ func descriptor(f *os.File) (int, error) {
 // its end or sends an empty packet, which looks the same, and ErrFormat for what
 // is not a message. The payload is the caller's to keep.
 func (c *Conn) Recv() (Msg, error) {
+	if c.rbuf == nil {
+		c.rbuf = make([]byte, headerSize+MaxPayload)
+		c.oob = make([]byte, unix.CmsgSpace(MaxFiles*4))
+	}
 	n, oobn, flags, _, err := c.sock.ReadMsgUnix(c.rbuf, c.oob)
 	// Descriptors may come even with an error: an empty packet can carry some.
 	files, rightsErr := parseRights(c.oob[:oobn])

@@ -1,5 +1,9 @@
 package vmop
 
+// MaxRequest is the largest payload of a request, in bytes. It is less than a
+// packet holds: control adds who asks.
+const MaxRequest = 32 << 10
+
 // Ref names a VM in a request: by ID if that is not zero, else by Name.
 type Ref struct {
 	ID   uint32 `cbor:"1,keyasint,omitempty"`

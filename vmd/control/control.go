@@ -1,0 +1,182 @@
+// Package control listens on the control socket. It reads bytes from any local
+// user who may open it, so it holds nothing worth stealing and decides only who
+// may ask; what is done about a request, parent decides.
+//
+//	user   _vmd      root   empty
+//	holds  the listening socket, one socket per client, one socket to parent
+//	trusts parent; not the clients
+//
+// It stamps each request with the peer's user and groups as the kernel gives
+// them, keeps one client from getting in the way of another (limits.go), and
+// carries the answers back.
+package control
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"vmd/internal/imsg"
+	"vmd/internal/logging"
+	"vmd/internal/privsep"
+	"vmd/internal/vmop"
+)
+
+// Run is the role: it returns when parent has gone away.
+func Run(p *privsep.Process) error {
+	if err := p.Confine(); err != nil {
+		return err
+	}
+	return newServer(p, defaultLimits, time.Now).run()
+}
+
+// server is the state of the role. The loop owns it.
+type server struct {
+	loop   *privsep.Loop
+	parent *imsg.Conn
+	log    zerolog.Logger
+	// noisy is log for what a client can cause as often as it likes.
+	noisy  zerolog.Logger
+	limits limits
+	now    func() time.Time
+
+	listener *listener // nil until ControlSetup brings one
+	clients  map[uint64]*client
+	users    map[uint32]*user
+	next     uint64 // the next client's number
+}
+
+func newServer(p *privsep.Process, l limits, now func() time.Time) *server {
+	s := &server{
+		loop:    p.Loop,
+		parent:  p.Parent,
+		limits:  l,
+		now:     now,
+		clients: make(map[uint64]*client),
+		users:   make(map[uint32]*user),
+		// Not from 1: parent may still hold answers for clients of a control
+		// that crashed, and they must not reach ours.
+		next: rand.Uint64() >> 1,
+	}
+	s.setLog(p.Log)
+	return s
+}
+
+func (s *server) setLog(log zerolog.Logger) {
+	s.log = log
+	s.noisy = log.Sample(&zerolog.BurstSampler{Burst: 10, Period: 10 * time.Second})
+}
+
+func (s *server) run() error {
+	s.loop.Read(s.parent, s.fromParent, func(err error) {
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		s.loop.Stop(err)
+	})
+	err := s.loop.Run()
+	if s.listener != nil {
+		s.listener.close()
+	}
+	for _, c := range s.clients {
+		c.end()
+	}
+	return err
+}
+
+// fromParent handles a message from parent.
+func (s *server) fromParent(m imsg.Msg) {
+	var err error
+	switch vmop.Type(m.Type) {
+	case vmop.ControlSetup:
+		err = s.setup(&m)
+	case vmop.ClientAnswer:
+		err = s.answer(&m)
+	case vmop.ClientRefused:
+		var id vmop.ClientID
+		if err = imsg.Unmarshal(m.Payload, &id); err == nil {
+			if c := s.clients[id.Client]; c != nil {
+				c.conn.Close()
+			}
+		}
+	case vmop.SetLog:
+		var r vmop.LogRequest
+		if err = imsg.Unmarshal(m.Payload, &r); err == nil {
+			s.setLog(s.log.Level(logging.Level(r.Verbose)))
+		}
+	default:
+		err = errors.New("unknown message")
+	}
+	if err != nil {
+		s.log.Error().Err(err).Uint16("type", m.Type).Msg("bad message from parent")
+	}
+}
+
+// setup takes the configuration and, the first time, the listening socket.
+func (s *server) setup(m *imsg.Msg) error {
+	var cfg vmop.ControlConfig
+	if err := imsg.Unmarshal(m.Payload, &cfg); err != nil {
+		return err
+	}
+	s.setLog(s.log.Level(logging.Level(cfg.Verbose)))
+	f := m.TakeFile(0)
+	if f == nil {
+		return nil
+	}
+	l, err := newListener(f)
+	if err != nil {
+		return err
+	}
+	if s.listener != nil {
+		s.listener.close()
+	}
+	s.listener = l
+	go s.accept(l)
+	return nil
+}
+
+// answer carries one of parent's answers to the client it is for.
+func (s *server) answer(m *imsg.Msg) error {
+	var e vmop.Envelope
+	if err := imsg.Unmarshal(m.Payload, &e); err != nil {
+		return err
+	}
+	c := s.clients[e.Client]
+	if c == nil {
+		return nil // it has left; the loop closes the descriptors
+	}
+	if e.Type == vmop.Answer {
+		delete(c.pending, m.ID)
+	}
+	err := c.conn.Send(uint16(e.Type), m.ID, body(e.Body), m.TakeFiles()...)
+	if errors.Is(err, imsg.ErrSlow) {
+		s.noisy.Warn().Err(err).Uint32("uid", c.peer.UID).Msg("client disconnected")
+	}
+	return nil // it is the client's own loss, and its reader notices
+}
+
+// body is raw as imsg.Conn.Send wants it: nil for no payload.
+func body(raw imsg.Raw) any {
+	if len(raw) == 0 {
+		return nil
+	}
+	return raw
+}
+
+// forward sends request m of c to parent.
+func (s *server) forward(c *client, m *imsg.Msg) {
+	err := s.parent.Send(uint16(vmop.ClientRequest), m.ID, vmop.Envelope{
+		Client: c.id,
+		Peer:   &c.peer,
+		Type:   vmop.Type(m.Type),
+		Body:   m.Payload,
+	}, m.TakeFiles()...)
+	if err != nil {
+		c.refuse(m.ID, vmop.ErrUnavailable, "vmd is not ready")
+		return
+	}
+	c.pending[m.ID] = struct{}{}
+}
