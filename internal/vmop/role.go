@@ -123,8 +123,8 @@ type LinkResult struct {
 //
 // Files names the descriptors that come with it, in order: "kvm", "tty" (pty
 // master), "ttyslave", "listen" (where a later vmm finds the process),
-// "cgroup" (vmm only), "counters" (from vmm to the VM process), "kernel",
-// "initrd", "cdrom", "diskN" with its bases "diskN.1"…, "tapN".
+// "cgroup" (vmm only), "counters" (from vmm to the VM process), "kernel" or
+// else "firmware", "initrd", "cdrom", "diskN" with its bases "diskN.1"…, "tapN".
 type VMStartRequest struct {
 	ID          uint32    `cbor:"1,keyasint"`
 	Name        string    `cbor:"2,keyasint"`
@@ -228,4 +228,5 @@ type Event struct {
 	Detail string    `cbor:"4,keyasint,omitempty"`
 	PID    int       `cbor:"5,keyasint,omitempty"`
 	Time   int64     `cbor:"6,keyasint,omitempty"` // CLOCK_MONOTONIC, ns
+	CPU    uint64    `cbor:"7,keyasint,omitempty"` // CPU time of its process, ns, once that has been reaped
 }
