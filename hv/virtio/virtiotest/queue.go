@@ -32,6 +32,7 @@ type Queue struct {
 	usedIdx  uint16
 	kicked   uint16 // availIdx at the last Kick
 	fence    uint32
+	ringBuf  [2]byte
 }
 
 // Part is one descriptor to be: N bytes at GPA.
@@ -151,9 +152,8 @@ func (q *Queue) Kick() {
 
 // Ring rings the doorbell.
 func (q *Queue) Ring() {
-	var b [2]byte
-	binary.LittleEndian.PutUint16(b[:], uint16(q.index))
-	q.d.Host.Poke(q.bell, b[:])
+	binary.LittleEndian.PutUint16(q.ringBuf[:], uint16(q.index))
+	q.d.Host.Poke(q.bell, q.ringBuf[:])
 }
 
 // Next takes the next used entry, if there is one.
