@@ -54,5 +54,4 @@ type Disk struct {
 type NIC struct {
 	RxPackets, RxBytes, RxDrops uint64
 	TxPackets, TxBytes, TxDrops uint64
-	_                           [2]uint64
 }

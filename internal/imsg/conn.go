@@ -133,6 +133,10 @@ func (c *Conn) Queued() int {
 
 // fail ends the connection at once. c.mu is held.
 func (c *Conn) fail(err error) {
+	// What a peer sent before it hung up is still there to be received.
+	if !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		c.sock.Close()
+	}
 	if c.closed {
 		return
 	}
@@ -141,7 +145,6 @@ func (c *Conn) fail(err error) {
 		c.queue[i].Close()
 	}
 	c.queue, c.queued = nil, 0
-	c.sock.Close()
 	c.wake.Broadcast()
 }
 
@@ -224,7 +227,7 @@ func descriptor(f *os.File) (int, error) {
 }
 
 // Recv waits for the next message. It returns io.EOF when the peer has closed
-// its end or sends an empty packet, which looks the same, and ErrFormat for what
+// its end, whether it had read everything or not, or sends an empty packet, which looks the same, and ErrFormat for what
 // is not a message. The payload is the caller's to keep.
 func (c *Conn) Recv() (Msg, error) {
 	if c.rbuf == nil {
@@ -235,7 +238,7 @@ func (c *Conn) Recv() (Msg, error) {
 	// Descriptors may come even with an error: an empty packet can carry some.
 	files, rightsErr := parseRights(c.oob[:oobn])
 	m := Msg{Files: files}
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
 		err = io.EOF
 	}
 	if err == nil {
@@ -292,6 +295,7 @@ func (c *Conn) Flush() {
 	c.wake.Broadcast()
 	c.mu.Unlock()
 	<-c.done
+	c.Close()
 }
 
 // Close ends the connection at once; what is queued is dropped.

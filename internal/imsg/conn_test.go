@@ -204,6 +204,28 @@ func TestRecvEOF(t *testing.T) {
 	}
 }
 
+// A peer may say why it goes and leave; that our own message cannot be written
+// any more must not lose it.
+func TestLastWordsAreReceived(t *testing.T) {
+	c, fd := rawPair(t)
+	if err := unix.Sendmsg(fd, header, nil, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Send(1, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	<-c.done // the writer has found out
+	if m, err := c.Recv(); err != nil || m.Type != 7 {
+		t.Errorf("received %+v, %v; want the last words", m, err)
+	}
+	if m, err := c.Recv(); err != io.EOF {
+		t.Errorf("received %+v, %v; want io.EOF", m, err)
+	}
+}
+
 func TestRecvAfterClose(t *testing.T) {
 	a, _ := pair(t)
 	a.Close()

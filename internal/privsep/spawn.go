@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"vmd/internal/imsg"
@@ -44,7 +45,7 @@ type ExitStatus struct {
 
 func (s ExitStatus) String() string {
 	if s.Signal != 0 {
-		return "killed by " + s.Signal.String()
+		return "killed by " + unix.SignalName(s.Signal)
 	}
 	return fmt.Sprintf("exit status %d", s.Code)
 }

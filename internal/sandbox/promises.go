@@ -65,7 +65,7 @@ var table = map[string]func() []rule{
 			call("epoll_ctl", unix.SYS_EPOLL_CTL),
 			call("epoll_pwait", unix.SYS_EPOLL_PWAIT),
 			call("eventfd2", unix.SYS_EVENTFD2),
-			arg("fcntl", unix.SYS_FCNTL, 1, unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_SETFD, unix.F_DUPFD_CLOEXEC),
+			arg("fcntl", unix.SYS_FCNTL, 1, unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_SETFD, unix.F_DUPFD_CLOEXEC, unix.F_GET_SEALS),
 		}
 	},
 
@@ -143,7 +143,7 @@ var table = map[string]func() []rule{
 	"guest": guestRules,
 }
 
-func kvmRules() []rule { return []rule{ioctls(kvmRequests...), ioctls(kvmSetup...)} }
+func kvmRules() []rule { return []rule{ioctls(kvmRequests...)} }
 
 func guestRules() []rule {
 	return []rule{
@@ -159,7 +159,7 @@ func guestRules() []rule {
 		call("accept4", unix.SYS_ACCEPT4), // a later vmm on the process's own socket
 		call("ppoll", unix.SYS_PPOLL),     // waiting for a tap
 		call("sched_setaffinity", unix.SYS_SCHED_SETAFFINITY),
-		ioctls(unix.TUNSETVNETHDRSZ, unix.TUNSETVNETLE, unix.TUNSETOFFLOAD, unix.TUNSETQUEUE, tunSetCarrier),
+		ioctls(unix.TUNGETIFF, unix.TUNSETVNETHDRSZ, unix.TUNSETVNETLE, unix.TUNSETOFFLOAD, unix.TUNSETQUEUE, tunSetCarrier),
 		ioctls(unix.BLKGETSIZE64, unix.BLKSSZGET, unix.BLKDISCARD, unix.BLKZEROOUT, unix.TCFLSH, unix.TIOCOUTQ),
 	}
 }

@@ -68,7 +68,6 @@ func (v *vm) config(kvm *os.File) machine.Config {
 		Memory:       v.spec.MemoryBytes,
 		CPUs:         v.spec.CPUs,
 		UUID:         v.spec.UUID,
-		Name:         v.spec.Name,
 		Console:      v.console.out,
 		ConsoleReady: v.console.ready,
 		ButtonSeen:   func() { v.Loop.Post(v.buttonSeen) },

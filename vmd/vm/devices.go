@@ -6,9 +6,11 @@ import (
 
 	"vmd/hv/disk"
 	"vmd/hv/virtio/vioblk"
+	"vmd/hv/virtio/vionet"
 	"vmd/hv/virtio/viornd"
 	"vmd/internal/counters"
 	"vmd/internal/vmop"
+	"vmd/net/tap"
 )
 
 // PCI slots of the devices. They are part of the machine's ABI: a guest names
@@ -31,7 +33,7 @@ func (v *vm) addDevices() error {
 			return &coded{vmop.ErrNetwork, fmt.Errorf("interface %d: %w", i, err)}
 		}
 	}
-	return v.machine.AddVirtio(slotRNG, viornd.New())
+	return v.machine.AddVirtio(slotRNG, "viornd0", viornd.New())
 }
 
 func (v *vm) addDisk(i int, d vmop.DiskArg) error {
@@ -54,5 +56,21 @@ func (v *vm) addDisk(i int, d vmop.DiskArg) error {
 	if err != nil {
 		return err
 	}
-	return v.machine.AddVirtio(slotDisk+i, dev)
+	return v.machine.AddVirtio(slotDisk+i, "vioblk"+strconv.Itoa(i), dev)
+}
+
+func (v *vm) addNIC(i int, n vmop.NICArg) error {
+	f, err := v.files.need("tap" + strconv.Itoa(i))
+	if err != nil {
+		return err
+	}
+	link, err := tap.New(detach(f))
+	if err != nil {
+		return err
+	}
+	c := vionet.Config{MAC: n.MAC, LockMAC: n.Locked, MTU: uint16(n.MTU), Down: n.Down}
+	if i < counters.MaxNICs {
+		c.Counters = (*vionet.Counters)(&v.page.NIC[i])
+	}
+	return v.machine.AddVirtio(slotNIC+i, "vionet"+strconv.Itoa(i), vionet.New(link, c))
 }

@@ -132,11 +132,13 @@ func (v *vm) ended() error {
 	exit := v.machine.Exit()
 	kind := v.shutdown.result(exit.Cause)
 	err := exit.Err
-	if kind == vmop.EventCrashed && err == nil {
-		err = errors.New(exit.Cause.String())
-	}
-	if err != nil {
+	switch {
+	case err != nil:
 		v.Log.Error().Err(err).Msg("guest failed")
+	case exit.Cause == machine.TripleFault:
+		// A reset, for some systems on purpose; but it is to be told apart.
+		err = errors.New(exit.Cause.String())
+		v.Log.Warn().Err(err).Msg("guest reset itself")
 	}
 	done := v.console.finish()
 	if cerr := v.machine.Close(); cerr != nil {
