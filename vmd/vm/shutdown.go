@@ -9,7 +9,7 @@ import (
 )
 
 // How long a guest may take: to notice its power button, and to power off
-// after that (vmd(8); spec of the two timers in vm.conf(5)'s time-outs).
+// after that. They are those of OpenBSD's vmd for its vmmci device.
 const (
 	ackTime      = 3 * time.Second
 	completeTime = 120 * time.Second
@@ -67,12 +67,10 @@ func (s *shutdown) result(c machine.Cause) vmop.EventKind {
 		return vmop.EventKilled
 	case c == machine.PowerOff:
 		return vmop.EventPoweroff
-	case c == machine.Reset && s.asked:
-		return vmop.EventPoweroff
-	case c == machine.Reset:
-		return vmop.EventReset
-	case c == machine.TripleFault:
-		return vmop.EventReset
+	case c != machine.Reset && c != machine.TripleFault:
+		return vmop.EventCrashed
+	case s.asked:
+		return vmop.EventPoweroff // some systems cannot do better
 	}
-	return vmop.EventCrashed
+	return vmop.EventReset
 }
