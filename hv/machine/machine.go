@@ -262,7 +262,8 @@ func (m *Machine) supervise() {
 	close(m.done)
 }
 
-// Close ends the run if need be, waits for it and frees the machine.
+// Close ends the run if need be, waits for it and frees the machine. The other
+// methods must not be used any more.
 func (m *Machine) Close() error {
 	m.Stop()
 	<-m.done
@@ -283,9 +284,11 @@ func (m *Machine) free() error {
 	errs = append(errs, m.irqs.close())
 	if m.vm != nil {
 		errs = append(errs, m.vm.Close())
+		m.vm = nil
 	}
 	if m.mem != nil {
 		errs = append(errs, m.mem.Close())
+		m.mem = nil
 	}
 	return errors.Join(errs...)
 }

@@ -25,7 +25,6 @@ const (
 
 	rsdpAddr   mem.GPA = 0xe_0000
 	smbiosAddr mem.GPA = 0xf_0000
-	romEnd     mem.GPA = 0x10_0000
 )
 
 // Interrupt numbers (GSI) of the parts on the board.
