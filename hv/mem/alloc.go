@@ -1,6 +1,7 @@
 package mem
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,9 @@ const maxAlloc = 1 << 46
 // and its Size of 4 KiB; all but the last must be a multiple of 2 MiB long.
 func Alloc(ranges ...Range) (*Memory, error) {
 	var total uint64
+	if len(ranges) == 0 {
+		return nil, errors.New("guest memory of no ranges")
+	}
 	for i, r := range ranges {
 		last := i == len(ranges)-1
 		if r.Base%hugePage != 0 || r.Size == 0 || r.Size%4096 != 0 || !last && r.Size%hugePage != 0 || r.Size > maxAlloc-total {

@@ -18,7 +18,9 @@ func mapAligned(n uint64) (b, whole []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	addr := uintptr(unsafe.Pointer(unsafe.SliceData(whole)))
-	skip := uint64(-addr % hugePage)
+	skip := uint64(-address(whole) % hugePage)
 	return whole[skip : skip+n : skip+n], whole, nil
 }
+
+// address is where b lies in this process.
+func address(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
