@@ -41,6 +41,7 @@ var table = map[string]func() []rule{
 			call("clock_gettime", unix.SYS_CLOCK_GETTIME), // the vDSO may fall back; CPU clocks
 			call("sched_yield", unix.SYS_SCHED_YIELD),
 			call("sched_getaffinity", unix.SYS_SCHED_GETAFFINITY),
+			call("pread64", unix.SYS_PREAD64), // each second: the CPU limit, for GOMAXPROCS (internal/runtime/cgroup)
 			call("munmap", unix.SYS_MUNMAP),
 			call("madvise", unix.SYS_MADVISE),
 			call("mincore", unix.SYS_MINCORE),
