@@ -54,7 +54,7 @@ var Roles = map[string]Role{
 		Namespaces: isolated, // not the network: it is what priv is for
 		Root:       RootTun,
 		Caps:       []cap.Value{cap.NET_ADMIN},
-		Promises:   []string{"stdio", "netlink", "tun"},
+		Promises:   []string{"stdio", "tun"},
 		Files:      1024,
 	},
 	"control": {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
@@ -41,6 +42,7 @@ type SpawnOptions struct {
 type ExitStatus struct {
 	Code   int            // if it exited
 	Signal syscall.Signal // if it was killed; 0 otherwise
+	CPU    time.Duration  // that all its threads used
 }
 
 func (s ExitStatus) String() string {
@@ -153,6 +155,7 @@ func reap(p *os.Process, exited chan<- ExitStatus) {
 	s := ExitStatus{Code: 255}
 	if err == nil {
 		s.Code = st.ExitCode()
+		s.CPU = st.UserTime() + st.SystemTime()
 		if ws, ok := st.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 			s.Signal = ws.Signal()
 		}

@@ -32,6 +32,7 @@ type guest struct {
 	started bool        // parent knows that it runs
 	eof     bool        // its connection has ended
 	exit    string      // how the process ended; "" while it lives
+	cpu     time.Duration
 	timer   *privsep.Timer
 }
 
@@ -71,7 +72,7 @@ func (v *vmm) start(m imsg.Msg) {
 	v.guests[r.ID] = g
 	go func() {
 		st := <-child.Exited
-		v.Loop.Post(func() { g.exited(st.String()) })
+		v.Loop.Post(func() { g.exited(st.String(), st.CPU) })
 	}()
 	v.Loop.Read(g.conn, g.handle, g.gone)
 	g.define(r, m)
@@ -133,14 +134,13 @@ func (v *vmm) adopt(m imsg.Msg) {
 		waitPidfd(fd)
 		v.Loop.Post(func() {
 			unix.Close(fd)
-			g.exited("gone")
+			g.exited("gone", 0) // not our child: there is no status to be had
 		})
 	}()
 	v.Loop.Read(conn, g.handle, g.gone)
 }
 
-// waitPidfd waits for the process behind fd to end. It is not our child, so
-// there is no status to be had.
+// waitPidfd waits for the process behind fd to end.
 func waitPidfd(fd int) {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for {
@@ -223,8 +223,8 @@ func (g *guest) gone(error) {
 	g.finish()
 }
 
-func (g *guest) exited(how string) {
-	g.exit = how
+func (g *guest) exited(how string, cpu time.Duration) {
+	g.exit, g.cpu = how, cpu
 	g.finish()
 }
 
@@ -246,7 +246,7 @@ func (g *guest) finish() {
 	} else if !g.started {
 		e.Kind, e.Code = vmop.EventFailed, vmop.ErrHypervisor
 	}
-	e.ID, e.PID = g.id, g.pid
+	e.ID, e.PID, e.CPU = g.id, g.pid, uint64(g.cpu)
 	g.v.tell(e)
 }
 
