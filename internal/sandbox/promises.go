@@ -103,17 +103,6 @@ var table = map[string]func() []rule{
 		}
 	},
 
-	// Routing sockets: links, addresses, bridges, VRFs.
-	"netlink": func() []rule {
-		return []rule{
-			arg("socket", unix.SYS_SOCKET, 0, unix.AF_NETLINK, unix.AF_INET), // AF_INET: SIOC* of a link
-			call("bind", unix.SYS_BIND),
-			call("poll", unix.SYS_POLL),
-			call("ppoll", unix.SYS_PPOLL),
-			ioctls(unix.SIOCETHTOOL),
-		}
-	},
-
 	// Opening taps. The file system of who promises this holds nothing else.
 	"tun": func() []rule {
 		return []rule{

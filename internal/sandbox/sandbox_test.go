@@ -74,7 +74,7 @@ func TestFilterDecides(t *testing.T) {
 		{"signal another process", unix.SYS_TGKILL, [6]uint64{pid + 1, 1, 23}, nil, kill},
 		{"run a vCPU", unix.SYS_IOCTL, [6]uint64{5, 0xae80}, []string{"kvm"}, allow},
 		{"TIOCSTI", unix.SYS_IOCTL, [6]uint64{0, unix.TIOCSTI}, []string{"kvm", "guest"}, kill},
-		{"a routing socket", unix.SYS_SOCKET, [6]uint64{unix.AF_NETLINK}, []string{"netlink"}, allow},
+		{"a second routing socket", unix.SYS_SOCKET, [6]uint64{unix.AF_NETLINK}, []string{"stdio", "tun"}, kill},
 		{"a TCP socket for a guest", unix.SYS_SOCKET, [6]uint64{unix.AF_INET}, []string{"stdio", "kvm", "guest"}, kill},
 		{"open a file as a guest", unix.SYS_OPENAT, [6]uint64{}, []string{"stdio", "kvm", "guest"}, kill},
 		{"x32", x32Bit | unix.SYS_READ, [6]uint64{}, []string{"stdio"}, kill},
