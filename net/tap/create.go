@@ -1,3 +1,8 @@
+// Package tap opens taps and moves frames through them. It is the only package
+// that speaks to the kernel's tun driver (networking/tuntap.rst).
+//
+// Create makes a tap and takes CAP_NET_ADMIN; New needs a descriptor only, in
+// whichever process and network namespace.
 package tap
 
 import (
