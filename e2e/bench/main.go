@@ -1,0 +1,75 @@
+// Bench measures vmd against QEMU from the distribution, all in one run of the
+// lab machine: time from the start of a guest to its init, exits on the way,
+// and memory of the process that runs it, without the guest's.
+//
+//	go run ./e2e/bench [-n rounds] [-wall]
+//
+// Times are virtual: the lab machine counts 2 ns an instruction, so they do not
+// depend on the host or its load (spread below one percent), and say nothing
+// about real processors. With -wall they are those of a clock.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmd/e2e/lab"
+	"vmd/internal/testenv"
+)
+
+func main() {
+	rounds := flag.Int("n", 3, "`rounds` that count; one before them does not")
+	wall := flag.Bool("wall", false, "measure with the clock")
+	only := flag.String("only", "", "measure this `machine` only")
+	flag.Parse()
+	status := 0
+	var err error
+	if testenv.InLab() {
+		err = measure(*rounds, *only)
+	} else {
+		status, err = outside(*rounds, *wall, *only)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+// outside runs this program in the lab machine.
+func outside(rounds int, wall bool, only string) (int, error) {
+	root, err := lab.ModuleRoot()
+	if err != nil {
+		return 0, err
+	}
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	files, err := lab.BuildPrograms(root, dir)
+	if err != nil {
+		return 0, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	return lab.Run(ctx, lab.Options{
+		Command: []string{"/lab/bench", "-n", strconv.Itoa(rounds), "-only", only},
+		Files:   append(files, lab.File{Name: "/lab/bench", Path: self, Mode: 0o755}),
+		Stdout:  os.Stdout,
+		Timeout: 20 * time.Minute,
+		Virtual: !wall,
+		QEMU:    true,
+	})
+}

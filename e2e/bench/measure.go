@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"vmd/e2e/lab"
+)
+
+// figures are what one boot costs.
+type figures struct {
+	boot  time.Duration // start of the guest to the first line of init
+	exits int           // all returns from the guest to KVM
+	user  int           // those for a port or MMIO access
+	extra int           // KiB resident in the process, without the guest's memory
+}
+
+// running is a guest, ready to be started.
+type running interface {
+	begin() error
+	awaitInit() error  // until its init has spoken
+	pid() (int, error) // of the process with its vCPU
+	end()              // leaves nothing
+}
+
+// contender is a way to run the lab's guest.
+type contender struct {
+	name    string
+	prepare func() (running, error)
+}
+
+// guestMiB is the memory of each guest.
+const guestMiB = 256
+
+// cmdline is the command line of each guest's kernel.
+const cmdline = "console=ttyS0 quiet panic=-1 modules=no"
+
+func guest(name string) string { return filepath.Join(os.Getenv(lab.GuestsVar), name) }
+
+// measure prints a table with a line for each contender.
+func measure(rounds int, only string) error {
+	fmt.Printf("| machine | boot, ms (spread) | exits | port+MMIO | memory of its own, MiB |\n")
+	fmt.Printf("| --- | ---: | ---: | ---: | ---: |\n")
+	var errs []error
+	for _, c := range contenders() {
+		if only != "" && !strings.Contains(c.name, only) {
+			continue
+		}
+		var all []figures
+		for round := range rounds + 1 {
+			f, err := bootOnce(c)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", c.name, err))
+				break
+			}
+			if round > 0 { // the first one warms caches
+				all = append(all, f)
+			}
+		}
+		if len(all) > 0 {
+			printRow(c.name, all)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// printRow prints the round with the middle time; the others only count for
+// the spread.
+func printRow(name string, all []figures) {
+	slices.SortFunc(all, func(a, b figures) int { return cmp.Compare(a.boot, b.boot) })
+	f := all[len(all)/2]
+	spread := 100 * float64(all[len(all)-1].boot-all[0].boot) / float64(f.boot)
+	fmt.Printf("| %s | %d (%.1f %%) | %d | %d | %.1f |\n", name, f.boot.Milliseconds(), spread,
+		f.exits, f.user, float64(f.extra)/1024)
+}
+
+// bootOnce boots one guest up to its init, with nothing else running. KVM's
+// counters are sums over the VMs that are there: read before it goes.
+func bootOnce(c contender) (f figures, err error) {
+	r, err := c.prepare()
+	if err != nil {
+		return f, err
+	}
+	defer r.end()
+	start := time.Now()
+	if err := r.begin(); err != nil {
+		return f, err
+	}
+	if err := r.awaitInit(); err != nil {
+		return f, err
+	}
+	f.boot = time.Since(start)
+	if f.exits, err = kvmCounter("exits"); err != nil {
+		return f, err
+	}
+	for _, name := range []string{"io_exits", "mmio_exits"} {
+		n, err := kvmCounter(name)
+		if err != nil {
+			return f, err
+		}
+		f.user += n
+	}
+	pid, err := r.pid()
+	if err != nil {
+		return f, err
+	}
+	f.extra, err = ownKiB(pid)
+	return f, err
+}
+
+func kvmCounter(name string) (int, error) {
+	b, err := os.ReadFile("/sys/kernel/debug/kvm/" + name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(b)))
+}
+
+// ownKiB is the resident memory of a process without the guest's, which are
+// its mappings as large as the guest (proc(5), smaps).
+func ownKiB(pid int) (int, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+	if err != nil {
+		return 0, err
+	}
+	total, size := 0, 0
+	for line := range strings.Lines(string(b)) {
+		key, rest, _ := strings.Cut(line, ":")
+		fields := strings.Fields(rest)
+		if len(fields) != 2 || fields[1] != "kB" {
+			continue
+		}
+		n, err := strconv.Atoi(fields[0])
+		if err != nil {
+			return 0, err
+		}
+		switch key {
+		case "Size":
+			size = n
+		case "Rss":
+			if size < guestMiB<<10 {
+				total += n
+			}
+		}
+	}
+	return total, nil
+}
+
+// readUntil reads until it has seen text.
+func readUntil(read func([]byte) (int, error), text string) error {
+	var seen bytes.Buffer
+	b := make([]byte, 4096)
+	for {
+		n, err := read(b)
+		seen.Write(b[:n])
+		if bytes.Contains(seen.Bytes(), []byte(text)) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("no %q: %w: %s", text, err, seen.Bytes())
+		}
+	}
+}
