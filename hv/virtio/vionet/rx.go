@@ -27,9 +27,13 @@ type receiver struct {
 	// them from first on, in a circle.
 	held         [rxBurst]virtio.Chain
 	first, count int
-	room         uint64 // what held can take
-	bufs         [][]byte
-	spill        [1]byte // behind bufs: where a frame that is too long shows
+	// bufs is what the next frame is read into: the pieces of the first listed
+	// held chains, which have room, then spill. A frame that runs into spill
+	// needs chains that were not there when the read began.
+	bufs   [][]byte
+	listed int
+	room   uint64
+	spill  []byte
 }
 
 func newReceiver(d *Device, q *virtio.Queue, features uint64) *receiver {
@@ -40,6 +44,10 @@ func newReceiver(d *Device, q *virtio.Queue, features uint64) *receiver {
 		if features&(VIRTIO_NET_F_GUEST_TSO4|VIRTIO_NET_F_GUEST_TSO6) != 0 {
 			r.want = maxFrame
 		}
+	}
+	r.spill = make([]byte, 1) // so that a frame which is too long shows
+	if r.want > r.least {
+		r.spill = make([]byte, maxFrame)
 	}
 	return r
 }
@@ -105,28 +113,52 @@ func (r *receiver) fill() bool {
 // gather lists the pieces of all that is held, then the spill. Chains in so
 // many pieces that they do not all fit a read are left out of this one.
 func (r *receiver) gather() {
-	r.bufs, r.room = r.bufs[:0], 0
-	for i := range r.count {
-		c := r.chain(i)
+	r.bufs, r.room, r.listed = r.bufs[:0], 0, 0
+	for r.listed < r.count {
+		c := r.chain(r.listed)
 		if len(r.bufs)+len(c.Writable) >= MaxSegments {
 			break
 		}
 		r.bufs = append(r.bufs, c.Writable...)
 		r.room += c.WritableLen()
+		r.listed++
 	}
-	r.bufs = append(r.bufs, r.spill[:])
+	r.bufs = append(r.bufs, r.spill)
+}
+
+// extend finds chains for the end of a frame of n bytes, which is in spill, and
+// says whether there were any: a guest may add buffers while the link is being
+// read.
+func (r *receiver) extend(n int) bool {
+	room, from := r.room, r.listed
+	r.bufs = r.bufs[:0] // gathered anew whatever comes of it
+	for r.room < uint64(n) {
+		if r.listed == r.count {
+			if !r.merge || r.count == len(r.held) || !r.q.Next(r.chain(r.count)) {
+				return false
+			}
+			r.count++
+		}
+		r.room += r.chain(r.listed).WritableLen()
+		r.listed++
+	}
+	rest := r.spill[:uint64(n)-room]
+	for i := from; len(rest) > 0; i++ {
+		rest = rest[r.chain(i).Put(0, rest):]
+	}
+	return true
 }
 
 // deliver gives a frame of n bytes, which is in the held chains, to the guest,
 // and says whether it did.
 func (r *receiver) deliver(n int) bool {
 	c := r.d.counters
-	if uint64(n) > r.room || n < HeaderLen || !r.d.linkUp() {
+	if n < HeaderLen || !r.d.linkUp() || uint64(n) > r.room && !r.extend(n) {
 		atomic.AddUint64(&c.RxDrops, 1)
 		return false
 	}
 	used, left := 0, uint64(n)
-	for left > 0 {
+	for left > 0 { // at least one chain, for a frame has a header
 		left -= min(left, r.chain(used).WritableLen())
 		used++
 	}
