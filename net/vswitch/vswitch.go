@@ -116,7 +116,7 @@ func describe(l netlink.Link) Link {
 	return d
 }
 
-// find asks for one link by its name.
+// find asks for one link by its name, which may be an alternative one.
 func (c *Conn) find(name string) (netlink.Link, error) {
 	var l netlink.Link
 	err := repeat(func() (err error) {
@@ -129,8 +129,6 @@ func (c *Conn) find(name string) (netlink.Link, error) {
 		return nil, fmt.Errorf("%s: %w", name, ErrNotFound)
 	case err != nil:
 		return nil, fmt.Errorf("look up %s: %w", name, err)
-	case l.Attrs().Name != name: // it was an alternative name
-		return nil, fmt.Errorf("%s: %w: it is another name of %s", name, ErrNotFound, l.Attrs().Name)
 	}
 	return l, nil
 }
