@@ -227,8 +227,9 @@ func descriptor(f *os.File) (int, error) {
 }
 
 // Recv waits for the next message. It returns io.EOF when the peer has closed
-// its end, whether it had read everything or not, or sends an empty packet, which looks the same, and ErrFormat for what
-// is not a message. The payload is the caller's to keep.
+// its end, whether it had read everything or not, or sends an empty packet,
+// which looks the same, and ErrFormat for what is not a message. The payload is
+// the caller's to keep.
 func (c *Conn) Recv() (Msg, error) {
 	if c.rbuf == nil {
 		c.rbuf = make([]byte, headerSize+MaxPayload)
