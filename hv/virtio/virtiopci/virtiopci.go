@@ -19,8 +19,10 @@ import (
 type Options struct {
 	// ID replaces the ids that the device type implies, unless it is zero.
 	ID pci.ID
-	// Warn is told why the guest lost the device, at most once per reset of it.
-	// It is called from any goroutine and must not block.
+	// Warn is told why the guest lost the device, at most once between two
+	// resets of it, and of doorbells that the machine refused. A guest can
+	// reset as often as it likes. Warn is called from any goroutine and must
+	// not block.
 	Warn func(error)
 }
 
