@@ -169,3 +169,13 @@ func TestCachedBuildsOnce(t *testing.T) {
 		t.Errorf("other inputs: %q, %v, built %d times", other, err, built)
 	}
 }
+
+func TestWantedPackages(t *testing.T) {
+	for run, want := range map[string]int{
+		"": len(Packages), "Packages/hv": len(Packages), "TestMachine": 0, "^TestPackages$": len(Packages), "(": 0,
+	} {
+		if got := len(wantedPackages(run)); got != want {
+			t.Errorf("wantedPackages(%q) has %d, want %d", run, got, want)
+		}
+	}
+}
