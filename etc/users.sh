@@ -16,21 +16,25 @@ ensure_user() {
 		--shell /usr/sbin/nologin "$1"
 }
 
-# ensure_range FILE: 65536 ids behind the highest range that is given away.
+# ensure_range START FILE: 65536 ids that nobody else has.
 ensure_range() {
-	[ -e "$1" ] && grep -q '^_vmd:' "$1" && return
-	start=$(awk -F: 'BEGIN { top = 200000 }
-		$2 + $3 > top { top = $2 + $3 }
-		END { print top }' "$1" 2>/dev/null || echo 200000)
-	echo "_vmd:$start:65536" >>"$1"
+	[ -e "$2" ] && grep -q '^_vmd:' "$2" || echo "_vmd:$1:65536" >>"$2"
+}
+
+# behind_all prints the id behind every range that is given away.
+behind_all() {
+	cat /etc/subuid /etc/subgid 2>/dev/null |
+		awk -F: 'BEGIN { top = 200000 } $2 + $3 > top { top = $2 + $3 } END { print top }'
 }
 
 if command -v systemd-sysusers >/dev/null 2>&1; then
-	systemd-sysusers "$conf"
+	# A relative name is one of its own folders.
+	systemd-sysusers "$(realpath "$conf")"
 else
 	ensure_user _vmd
 	ensure_user _agentx
 	ensure_group vmd
 fi
-ensure_range /etc/subuid
-ensure_range /etc/subgid
+start=$(behind_all)
+ensure_range "$start" /etc/subuid
+ensure_range "$start" /etc/subgid
