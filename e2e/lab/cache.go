@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"iter"
@@ -82,7 +83,7 @@ func stamp(path string) string {
 
 // oneAtATime waits until no other lab of this user runs: a machine keeps one
 // processor busy for itself, and two would time each other out.
-func oneAtATime() (unlock func(), err error) {
+func oneAtATime(ctx context.Context) (unlock func(), err error) {
 	dir, err := cacheDir()
 	if err != nil {
 		return nil, err
@@ -92,8 +93,15 @@ func oneAtATime() (unlock func(), err error) {
 		return nil, err
 	}
 	for {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); err != unix.EINTR {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
 			break
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("another lab is running: %w", ctx.Err())
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 	if err != nil {

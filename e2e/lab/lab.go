@@ -43,7 +43,7 @@ type Options struct {
 	Stdout  io.Writer // receives the command's output and errors
 	Console string    // file of the host for the kernel's messages
 
-	Timeout time.Duration // of the whole run; 0 is 10 minutes
+	Timeout time.Duration // of the machine, once no other runs; 0 is 10 minutes
 	Virtual bool          // count time in instructions: measurements repeat
 	QEMU    bool          // have QEMU in the machine, to compare with
 	Shell   bool          // no Command: a shell on the terminal
@@ -128,7 +128,7 @@ func Run(ctx context.Context, o Options) (int, error) {
 	if err := writePayload(filepath.Join(work, "payload.tar"), o); err != nil {
 		return 0, fmt.Errorf("pack the lab's files: %w", err)
 	}
-	unlock, err := oneAtATime()
+	unlock, err := oneAtATime(ctx)
 	if err != nil {
 		return 0, err
 	}

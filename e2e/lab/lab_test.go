@@ -3,7 +3,9 @@ package lab
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -178,4 +180,23 @@ func TestWantedPackages(t *testing.T) {
 			t.Errorf("wantedPackages(%q) has %d, want %d", run, got, want)
 		}
 	}
+}
+
+func TestSecondLabWaits(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	unlock, err := oneAtATime(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := oneAtATime(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("second lab: %v, want %v", err, context.Canceled)
+	}
+	unlock()
+	again, err := oneAtATime(t.Context())
+	if err != nil {
+		t.Fatalf("after the first: %v", err)
+	}
+	again()
 }

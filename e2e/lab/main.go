@@ -114,8 +114,10 @@ func runThere(start time.Time) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	o.Timeout -= time.Since(start)
-	return Run(context.Background(), o)
+	// go test does not wait longer, whatever there was to build or to wait for.
+	ctx, cancel := context.WithDeadline(context.Background(), start.Add(o.Timeout))
+	defer cancel()
+	return Run(ctx, o)
 }
 
 func labOptions(root, dir string) (Options, error) {

@@ -15,6 +15,11 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t debugfs debugfs /sys/kernel/debug
 mount -t securityfs securityfs /sys/kernel/security
 ln -s /proc/self/fd /dev/fd
+# An image that somebody other than root has built belongs to him.
+chown root:root / /etc /etc/* /usr /usr/* /var /var/* /root /home
+for user in alice bob carol; do
+	mkdir -p /home/$user && chown $user:$user /home/$user
+done
 hostname lab
 ip link set lo up
 echo 1 >/proc/sys/kernel/printk
