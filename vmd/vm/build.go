@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"github.com/rs/zerolog"
 
@@ -73,6 +74,7 @@ func (v *vm) config(kvm *os.File) machine.Config {
 		ButtonSeen:   func() { v.Loop.Post(v.buttonSeen) },
 		Panicked:     func() { v.Log.Warn().Msg("guest reports that it crashed") },
 		Warn:         v.warner(),
+		Sampled:      func() { atomic.StoreUint64(&v.page.Updated, uint64(counters.Monotonic())) },
 	}
 	for i := range min(v.spec.CPUs, counters.MaxVCPUs) {
 		k := machine.VCPUCounters{Time: &v.page.VCPU[i]}

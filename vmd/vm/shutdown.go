@@ -15,6 +15,10 @@ const (
 	completeTime = 120 * time.Second
 )
 
+// pressAgain is how often the button of a guest is pressed that has noticed
+// it, but does not go: its kernel listens before there is a program to tell.
+const pressAgain = 10 * time.Second
+
 // shutdown is where an orderly stop has got to.
 type shutdown struct {
 	asked  bool // by the manager: a reset counts as a stop now
@@ -51,6 +55,13 @@ func (v *vm) buttonSeen() {
 	v.shutdown.seen = true
 	v.shutdown.timer.Stop()
 	v.shutdown.timer = v.Loop.After(completeTime, func() { v.kill("guest did not power off in time") })
+	v.Loop.After(pressAgain, v.press)
+}
+
+// press presses the power button once more, and again.
+func (v *vm) press() {
+	v.machine.PowerButton()
+	v.Loop.After(pressAgain, v.press)
 }
 
 // kill switches the machine off.
