@@ -1,0 +1,111 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"vmd/internal/imsg"
+	"vmd/internal/vmop"
+)
+
+// simple is a request whose answer is a Result and nothing else.
+func (c *Client) simple(ctx context.Context, typ vmop.Type, req any, files ...*os.File) (vmop.Result, error) {
+	r, got, err := c.do(ctx, typ, req, files, nil)
+	(&imsg.Msg{Files: got}).Close()
+	return r, err
+}
+
+// List returns the VMs that r asks for, in vmd's order.
+func (c *Client) List(ctx context.Context, r vmop.ListRequest) ([]vmop.VM, error) {
+	var vms []vmop.VM
+	_, files, err := c.do(ctx, vmop.List, r, nil, func(m *imsg.Msg) error {
+		var l vmop.VMList
+		if vmop.Type(m.Type) != vmop.Records {
+			return ErrUnexpected
+		}
+		if err := imsg.UnmarshalNewer(m.Payload, &l); err != nil {
+			return fmt.Errorf("%w: %w", ErrUnexpected, err)
+		}
+		vms = append(vms, l.VMs...)
+		return nil
+	})
+	(&imsg.Msg{Files: files}).Close()
+	return vms, err
+}
+
+// Start starts a VM. files are those that r.Files names; they are taken over.
+func (c *Client) Start(ctx context.Context, r vmop.StartRequest, files ...*os.File) (vmop.Result, error) {
+	return c.simple(ctx, vmop.Start, r, files...)
+}
+
+// Stop stops a VM.
+func (c *Client) Stop(ctx context.Context, r vmop.StopRequest) (vmop.Result, error) {
+	return c.simple(ctx, vmop.Stop, r)
+}
+
+// Wait returns when a VM has stopped.
+func (c *Client) Wait(ctx context.Context, r vmop.WaitRequest) (vmop.Result, error) {
+	return c.simple(ctx, vmop.Wait, r)
+}
+
+// Pause stops a VM's vCPUs.
+func (c *Client) Pause(ctx context.Context, vm vmop.Ref) (vmop.Result, error) {
+	return c.simple(ctx, vmop.Pause, vmop.VMRequest{VM: vm})
+}
+
+// Unpause lets a paused VM run on.
+func (c *Client) Unpause(ctx context.Context, vm vmop.Ref) (vmop.Result, error) {
+	return c.simple(ctx, vmop.Unpause, vmop.VMRequest{VM: vm})
+}
+
+// Break sends a BREAK to a VM's first serial port.
+func (c *Client) Break(ctx context.Context, vm vmop.Ref) error {
+	_, err := c.simple(ctx, vmop.Break, vmop.VMRequest{VM: vm})
+	return err
+}
+
+// Console returns a stream to and from a VM's first serial port. It ends when
+// the VM does, and outlives the Client.
+func (c *Client) Console(ctx context.Context, r vmop.ConsoleRequest) (net.Conn, vmop.Result, error) {
+	res, files, err := c.do(ctx, vmop.Console, r, nil, nil)
+	m := imsg.Msg{Files: files}
+	defer m.Close()
+	if err != nil {
+		return nil, res, err
+	}
+	if len(files) != 1 {
+		return nil, res, ErrUnexpected
+	}
+	conn, err := net.FileConn(files[0])
+	if err != nil {
+		return nil, res, fmt.Errorf("use descriptor as console: %w", errors.Join(ErrUnexpected, err))
+	}
+	return conn, res, nil
+}
+
+// Log sets how much vmd logs.
+func (c *Client) Log(ctx context.Context, verbose bool) error {
+	_, err := c.simple(ctx, vmop.Log, vmop.LogRequest{Verbose: verbose})
+	return err
+}
+
+// Load adds the definitions of a configuration file, named by an absolute path.
+func (c *Client) Load(ctx context.Context, path string) error {
+	_, err := c.simple(ctx, vmop.Load, vmop.LoadRequest{Path: path})
+	return err
+}
+
+// Reload reads vmd's configuration file again.
+func (c *Client) Reload(ctx context.Context) error {
+	_, err := c.simple(ctx, vmop.Reload, nil)
+	return err
+}
+
+// Reset forgets VMs, switches, or both.
+func (c *Client) Reset(ctx context.Context, r vmop.ResetRequest) error {
+	_, err := c.simple(ctx, vmop.Reset, r)
+	return err
+}
