@@ -10,6 +10,7 @@ import (
 	"vmd/hv/virtio/viornd"
 	"vmd/internal/counters"
 	"vmd/internal/vmop"
+	"vmd/net/dhcp"
 	"vmd/net/tap"
 )
 
@@ -64,9 +65,15 @@ func (v *vm) addNIC(i int, n vmop.NICArg) error {
 	if err != nil {
 		return err
 	}
-	link, err := tap.New(detach(f))
+	t, err := tap.New(detach(f))
 	if err != nil {
 		return err
+	}
+	var link vionet.Link = t
+	if l := n.Local; l != nil {
+		link = dhcp.Respond(t, dhcp.Config{
+			GuestMAC: n.MAC, HostMAC: n.HostMAC, Guest: l.Guest, Host: l.Host, HostName: l.HostName, NetBoot: l.NetBoot,
+		})
 	}
 	c := vionet.Config{MAC: n.MAC, LockMAC: n.Locked, MTU: uint16(n.MTU), Down: n.Down}
 	if i < counters.MaxNICs {
