@@ -71,3 +71,15 @@ func transfer(op uintptr, fd int, bufs [][]byte, off int64) error {
 		off += int64(done)
 	}
 }
+
+// ReadV fills bufs, in order, from off of the file fd, without allocating. It
+// is for formats that keep a disk inside a file; the end of the file is an
+// error that wraps io.ErrUnexpectedEOF.
+func ReadV(fd int, bufs [][]byte, off int64) error {
+	return transfer(unix.SYS_PREADV, fd, bufs, off)
+}
+
+// WriteV writes bufs, in order, to off of the file fd, without allocating.
+func WriteV(fd int, bufs [][]byte, off int64) error {
+	return transfer(unix.SYS_PWRITEV, fd, bufs, off)
+}
