@@ -236,10 +236,15 @@ func (c *Conn) Recv() (Msg, error) {
 		c.oob = make([]byte, unix.CmsgSpace(MaxFiles*4))
 	}
 	n, oobn, flags, _, err := c.sock.ReadMsgUnix(c.rbuf, c.oob)
+	if errors.Is(err, unix.ECONNRESET) {
+		// The peer left without reading everything. That is said once, and
+		// before what the peer had sent (unix_release_sock, af_unix.c).
+		n, oobn, flags, _, err = c.sock.ReadMsgUnix(c.rbuf, c.oob)
+	}
 	// Descriptors may come even with an error: an empty packet can carry some.
 	files, rightsErr := parseRights(c.oob[:oobn])
 	m := Msg{Files: files}
-	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+	if errors.Is(err, io.EOF) {
 		err = io.EOF
 	}
 	if err == nil {

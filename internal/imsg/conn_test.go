@@ -207,17 +207,31 @@ func TestRecvEOF(t *testing.T) {
 // A peer may say why it goes and leave; that our own message cannot be written
 // any more must not lose it.
 func TestLastWordsAreReceived(t *testing.T) {
-	c, fd := rawPair(t)
+	fa, file, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(fa)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fd := int(file.Fd())
 	if err := unix.Sendmsg(fd, header, nil, nil, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
+	if err := c.Send(1, 1, nil); err != nil { // which is never read
 		t.Fatal(err)
 	}
+	for b := []byte{0}; ; { // until it has been written
+		if _, _, err := unix.Recvfrom(fd, b, unix.MSG_PEEK); err == nil {
+			break
+		}
+	}
+	file.Close()
 	if err := c.Send(1, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	<-c.done // the writer has found out
 	if m, err := c.Recv(); err != nil || m.Type != 7 {
 		t.Errorf("received %+v, %v; want the last words", m, err)
 	}

@@ -77,6 +77,5 @@ func (t *tool) attach(ctx context.Context, c *client.Client, o consoleOptions) e
 		},
 	}
 	c.Close()
-	fmt.Fprintf(t.out, "Connected to %s (speed 115200)\r\n", plain(res.TTY))
-	return s.run()
+	return s.run(fmt.Sprintf("Connected to %s (speed 115200)", plain(res.TTY)))
 }

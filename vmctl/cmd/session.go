@@ -47,9 +47,9 @@ type event struct {
 	cont chan struct{}
 }
 
-// run returns when the guest's side or the input ends or somebody disconnects.
+// run greets and returns when the guest's side or the input ends or somebody disconnects.
 // The terminal is then as it was, whatever happened.
-func (s *session) run() (err error) {
+func (s *session) run(greeting string) (err error) {
 	if s.tty, err = openTerminal(s.in); err != nil {
 		return failf("failed to open the console: %s", strerror(err))
 	}
@@ -60,6 +60,7 @@ func (s *session) run() (err error) {
 	if err := s.tty.raw(); err != nil {
 		return failf("failed to open the console: %s", strerror(err))
 	}
+	fmt.Fprint(s.out, greeting, "\r\n")
 	s.output = make(chan struct{}, 1)
 	s.events = make(chan event)
 	done := make(chan struct{})

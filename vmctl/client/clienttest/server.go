@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 
 	"vmd/internal/imsg"
 	"vmd/internal/vmop"
@@ -28,6 +29,7 @@ type Server struct {
 	listener *net.UnixListener
 
 	mu       sync.Mutex
+	asked    *sync.Cond // requests has grown, and the request has been acted on
 	vms      []vmop.VM
 	requests []Request
 	set      map[vmop.Type][]vmop.Result
@@ -53,6 +55,7 @@ func New(path string) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{listener: l, set: make(map[vmop.Type][]vmop.Result), silent: make(map[vmop.Type]bool)}
+	s.asked = sync.NewCond(&s.mu)
 	go s.accept()
 	return s, nil
 }
@@ -136,6 +139,16 @@ func (s *Server) Requests() []Request {
 	r := s.requests
 	s.requests = nil
 	return r
+}
+
+// Await returns when there has been a request of type typ since the last call
+// of Requests.
+func (s *Server) Await(typ vmop.Type) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !slices.ContainsFunc(s.requests, func(r Request) bool { return r.Type == typ }) {
+		s.asked.Wait()
+	}
 }
 
 // Stopped makes the VM called name stop, as if its guest had.
@@ -228,6 +241,7 @@ func (s *Server) handle(conn *imsg.Conn, m *imsg.Msg) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests = append(s.requests, Request{Type: typ, Body: body, Files: heads})
+	s.asked.Broadcast() // s.mu is free again when it has been acted on
 	if s.silent[typ] {
 		return errHangup
 	}
@@ -267,4 +281,12 @@ func (r Request) String() string {
 		return err.Error()
 	}
 	return string(b)
+}
+
+// Used is the storage that a file takes up, in bytes.
+func Used(st os.FileInfo) int64 {
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		return sys.Blocks * 512
+	}
+	return st.Size()
 }
