@@ -200,13 +200,14 @@ type masterClock struct {
 }
 
 // restarted says whether a master whose sysUpTime is ticks now has started since
-// c: its clock is behind what it should show by more than two seconds.
+// c: it is less than it was, or a second behind what it would be by now.
 func (c masterClock) restarted(ticks uint32, now time.Time) bool {
 	if c.at.IsZero() {
 		return false
 	}
 	expected := c.ticks + uint32(now.Sub(c.at)/(10*time.Millisecond))
-	return int32(expected-ticks) > 200 // sysUpTime wraps after 497 days
+	// Differences have a sign: sysUpTime wraps after 497 days.
+	return int32(c.ticks-ticks) > 0 || int32(expected-ticks) > 100
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

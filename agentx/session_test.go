@@ -91,7 +91,8 @@ func TestMasterClock(t *testing.T) {
 		want    bool
 	}{
 		{1000, 1100, time.Second, false},
-		{1000, 1050, time.Second, false}, // its clock may be read at another moment
+		{1000, 1010, time.Second, false}, // its clock may be read at another moment
+		{1000, 999, 0, true},
 		{1000, 50, time.Second, true},
 		{1000, 5000, time.Minute, true}, // more than before, and less than it has to be
 		{1<<32 - 50, 50, time.Second, false},

@@ -1,0 +1,395 @@
+package subagent
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/gosnmp/gosnmp"
+
+	"vmd/internal/counters"
+	"vmd/internal/privsep"
+	"vmd/internal/testenv"
+	"vmd/internal/vmop"
+)
+
+// testID is what the role runs as, in place of _vmd and _agentx.
+const testID = 64998
+
+// TestMain is the role process, when a test has spawned itself as one.
+func TestMain(m *testing.M) {
+	if privsep.RoleName() == "" {
+		os.Exit(m.Run())
+	}
+	p, err := privsep.Inherit()
+	if err == nil {
+		p.UID, p.GID = testID, testID
+		err = Run(p)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// host is a host as far as SNMP is concerned: a real snmpd, the role in its jail,
+// the test as its parent, and a manager.
+type testHost struct {
+	t      *testing.T
+	snmpd  *testenv.MasterAgent
+	role   *privsep.Child
+	client *gosnmp.GoSNMP
+	sink   net.PacketConn // where traps go
+
+	mu     sync.Mutex
+	config vmop.SNMPConfig
+}
+
+func newHost(t *testing.T, config vmop.SNMPConfig, lines ...string) *testHost {
+	testenv.Root(t)
+	sink, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sink.Close() })
+	lines = append(lines, "trap2sink "+sink.LocalAddr().String()+" public")
+	h := &testHost{t: t, sink: sink, snmpd: testenv.Snmpd(t, lines...), config: config}
+	if h.role, err = privsep.Spawn("agentx", privsep.SpawnOptions{Unprivileged: usesCgo()}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		h.role.Conn.Close()
+		if s := <-h.role.Exited; s.Code != 0 || s.Signal != 0 {
+			t.Errorf("the role ends: %v", s)
+		}
+	})
+	go h.parent()
+	h.client = h.manager("private")
+	return h
+}
+
+// usesCgo reports whether this is not the product's way of building: libcap's
+// code in C, which the race detector brings in, wants a /proc in the jail.
+func usesCgo() bool {
+	b, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(b.Settings, debug.BuildSetting{Key: "CGO_ENABLED", Value: "1"})
+}
+
+// parent answers what the role asks.
+func (h *testHost) parent() {
+	for {
+		m, err := h.role.Conn.Recv()
+		if err != nil {
+			return
+		}
+		m.Close()
+		h.mu.Lock()
+		c := h.config
+		h.mu.Unlock()
+		conn, err := net.Dial("unix", h.snmpd.Socket)
+		if err != nil {
+			c.Detail = err.Error()
+			h.role.Conn.Send(uint16(vmop.SNMPSetup), m.ID, c)
+			continue
+		}
+		f, err := conn.(*net.UnixConn).File()
+		conn.Close()
+		if err == nil {
+			h.role.Conn.Send(uint16(vmop.SNMPSetup), m.ID, c, f)
+		}
+	}
+}
+
+func (h *testHost) send(kind vmop.Type, v any, files ...*os.File) {
+	h.t.Helper()
+	if err := h.role.Conn.Send(uint16(kind), 0, v, files...); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *testHost) configure(change func(*vmop.SNMPConfig)) {
+	h.t.Helper()
+	h.mu.Lock()
+	change(&h.config)
+	c := h.config
+	h.mu.Unlock()
+	h.send(vmop.SNMPSetup, c)
+}
+
+// begin sends what a new role is sent.
+func (h *testHost) begin(vms ...vmop.VM) {
+	h.t.Helper()
+	h.send(vmop.SNMPSetup, h.config)
+	for _, vm := range vms {
+		h.send(vmop.SNMPPut, vm)
+	}
+	h.send(vmop.SNMPLoaded, nil)
+}
+
+func (h *testHost) manager(community string) *gosnmp.GoSNMP {
+	h.t.Helper()
+	host, port, err := net.SplitHostPort(h.snmpd.Addr)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	c := &gosnmp.GoSNMP{Target: host, Port: uint16(n), Community: community,
+		Version: gosnmp.Version2c, Timeout: 20 * time.Second, MaxOids: 60}
+	if err := c.Connect(); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { c.Conn.Close() })
+	return c
+}
+
+const vmMIB = ".1.3.6.1.2.1.236"
+
+func text(p gosnmp.SnmpPDU) string {
+	name := strings.TrimPrefix(p.Name, vmMIB+".")
+	if b, ok := p.Value.([]byte); ok {
+		return fmt.Sprintf("%s=%q", name, b)
+	}
+	return fmt.Sprintf("%s=%v", name, p.Value)
+}
+
+func (h *testHost) get(names ...string) []string {
+	h.t.Helper()
+	got, err := h.tryGet(names...)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return got
+}
+
+func (h *testHost) tryGet(names ...string) (got []string, err error) {
+	for i, n := range names {
+		names[i] = vmMIB + "." + n
+	}
+	r, err := h.client.Get(names)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range r.Variables {
+		got = append(got, text(p))
+	}
+	return got, nil
+}
+
+func (h *testHost) walk() (got []string) {
+	h.t.Helper()
+	err := h.client.BulkWalk(vmMIB, func(p gosnmp.SnmpPDU) error {
+		got = append(got, text(p))
+		return nil
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return got
+}
+
+// await asks until a variable has a value: there is no other sign that a session
+// is up, or that a record has arrived. snmpd does not answer at all about a
+// context that nobody has registered in.
+func (h *testHost) await(want string) {
+	h.t.Helper()
+	name, _, _ := strings.Cut(want, "=")
+	defer func(d time.Duration) { h.client.Timeout = d }(h.client.Timeout)
+	h.client.Timeout = 250 * time.Millisecond
+	var got string
+	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); {
+		if list, err := h.tryGet(name); err != nil {
+			got = err.Error()
+		} else if got = list[0]; got == want {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	h.t.Fatalf("got %s, want %s", got, want)
+}
+
+// trap returns the next trap about VMs: its last two arcs and its objects.
+func (h *testHost) trap() string {
+	h.t.Helper()
+	buf := make([]byte, 2000)
+	h.sink.SetReadDeadline(time.Now().Add(60 * time.Second))
+	for {
+		n, _, err := h.sink.ReadFrom(buf)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		p, err := (&gosnmp.GoSNMP{Version: gosnmp.Version2c}).SnmpDecodePacket(buf[:n])
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		kind := fmt.Sprint(p.Variables[1].Value)
+		if !strings.HasPrefix(kind, vmMIB) {
+			continue // snmpd's own
+		}
+		s := strings.TrimPrefix(kind, vmMIB+".")
+		for _, v := range p.Variables[2:] {
+			s += " " + text(v)
+		}
+		return s
+	}
+}
+
+func named(id uint32, name string) vmop.VM {
+	vm := web()
+	vm.ID, vm.Name, vm.UUID = id, name, [16]byte{15: byte(id)}
+	return vm
+}
+
+// A walk in the jail, with counters from a page and a process.
+func TestWalk(t *testing.T) {
+	h := newHost(t, vmop.SNMPConfig{Enabled: true, Version: "1.0", Started: counters.Monotonic(), CPUs: []int32{0, 1}, PerVM: true})
+	stopped := named(4, "db")
+	stopped.State, stopped.Admin, stopped.Started = vmop.Stopped, vmop.AdminShutdown, 0
+	h.begin(named(3, "web"), stopped)
+	page, f := newPage(t)
+	running := named(20, "run")
+	running.PID = os.Getpid()
+	h.send(vmop.SNMPPut, running, share(t, f))
+	h.await("1.2.0=3")
+	atomic.StoreUint64(&page.VCPU[0], 5_000_000)
+	atomic.StoreUint64(&page.Disk[0].ReadBytes, 4096)
+	want := []string{
+		`1.4.1.2.20="run"`, `1.4.1.6.20=4`, `1.5.1.2.20.1=5000`, `1.7.1.15.20.1=4099`, `1.8.1.2.20.1=17`,
+		`1.4.1.6.4=11`, `1.6.1.3.4.1.196609=0`,
+	}
+	var names []string
+	for _, w := range want {
+		names = append(names, w[:strings.Index(w, "=")])
+	}
+	if d := cmp.Diff(want, h.get(names...)); d != "" {
+		t.Errorf("values (-want +got):\n%s", d)
+	}
+	if aff := h.get("1.6.1.3.20.1.196608")[0]; !strings.HasSuffix(aff, "=1") && !strings.HasSuffix(aff, "=2") {
+		t.Errorf("affinity of a running VM: %s", aff)
+	}
+	walk := h.walk()
+	// 8 scalars; 3 VMs of 16 columns, 2 vCPUs on 2 CPUs, a disk and a NIC.
+	if want := 8 + 3*(16+2+4+16+4); len(walk) != want {
+		t.Errorf("%d instances, want %d", len(walk), want)
+	}
+	if walk[0] != `1.1.1.0="vmd"` || !strings.HasPrefix(walk[len(walk)-1], "1.10.0=") {
+		t.Errorf("walk is from %s to %s", walk[0], walk[len(walk)-1])
+	}
+	cpu := func() uint64 {
+		r, err := h.client.Get([]string{vmMIB + ".1.4.1.17.20"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return gosnmp.ToBigInt(r.Variables[0].Value).Uint64()
+	}
+	was := cpu()
+	for burn := 0; cpu() <= was; burn++ {
+		if burn > 1_000_000 {
+			t.Fatal("vmCpuTime stands still")
+		}
+	}
+}
+
+// What is set, and what is sent because of it.
+func TestSetAndTraps(t *testing.T) {
+	h := newHost(t, vmop.SNMPConfig{Enabled: true, PerVM: true})
+	h.begin(named(3, "web"))
+	h.await("1.2.0=1")
+	paused := named(3, "web")
+	paused.State, paused.Admin = vmop.Paused, vmop.AdminPaused
+	h.send(vmop.SNMPPut, paused)
+	uuid := `1.4.1.3.3="` + strings.Repeat(`\x00`, 15) + `\x03"`
+	if got, want := h.trap(), `0.4 1.4.1.2.3="web" `+uuid+` 1.4.1.6.3=4`; got != want {
+		t.Errorf("trap %s, want %s", got, want)
+	}
+	h.set(0, 0, 9, 2, 10, 1) // per VM off, bulk on
+	h.await("1.9.0=2")
+	h.set(gosnmp.WrongValue, 2, 9, 1, 10, 3)
+	if got := h.get("1.9.0", "1.10.0"); !slices.Equal(got, []string{"1.9.0=2", "1.10.0=1"}) {
+		t.Errorf("after a SET that was half good: %v", got)
+	}
+	h.set(gosnmp.NotWritable, 1, 2, 1)
+	h.send(vmop.SNMPPut, named(3, "web"))
+	h.send(vmop.SNMPPut, named(16, "other"))
+	h.send(vmop.SNMPDelete, vmop.VMID{ID: 3})
+	for _, want := range []string{
+		`0.11 1.11.0=" \x01"`, // both came to run
+		`0.13 1.11.0=" \x01"`, // 16 was created, 3 ended
+		`0.20 1.11.0=" "`,     // 3 was deleted
+	} {
+		if got := h.trap(); got != want {
+			t.Errorf("trap %s, want %s", got, want)
+		}
+	}
+	// A new master begins with what is configured.
+	h.snmpd.Kill()
+	h.snmpd.Start()
+	h.await("1.9.0=1")
+	h.await("1.10.0=2")
+}
+
+// set sets scalars, given as pairs of arc and value.
+func (h *testHost) set(code gosnmp.SNMPError, index uint8, pairs ...int) {
+	h.t.Helper()
+	var vars []gosnmp.SnmpPDU
+	for p := range slices.Chunk(pairs, 2) {
+		vars = append(vars, gosnmp.SnmpPDU{Name: fmt.Sprintf("%s.1.%d.0", vmMIB, p[0]), Type: gosnmp.Integer, Value: p[1]})
+	}
+	r, err := h.client.Set(vars)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if r.Error != code || code != 0 && r.ErrorIndex != index {
+		h.t.Errorf("set %v: error %v at %d, want %v at %d", pairs, r.Error, r.ErrorIndex, code, index)
+	}
+}
+
+// The role follows the configuration at any time.
+func TestReconfigure(t *testing.T) {
+	h := newHost(t, vmop.SNMPConfig{},
+		"com2sec -Cn vms vmsec 127.0.0.1 vmcommunity",
+		"group vmgroup v2c vmsec",
+		"view everything included .1",
+		"access vmgroup vms v2c noauth exact everything none none")
+	h.begin(named(3, "web"))
+	h.configure(func(c *vmop.SNMPConfig) { c.Enabled = true })
+	h.await("1.2.0=1")
+	h.configure(func(c *vmop.SNMPConfig) { c.Context = "vms" })
+	h.await("1.2.0=<nil>")
+	def := h.client
+	h.client = h.manager("vmcommunity")
+	h.await("1.2.0=1")
+	h.configure(func(c *vmop.SNMPConfig) { c.Context = "" })
+	h.client = def
+	h.await("1.2.0=1")
+	h.configure(func(c *vmop.SNMPConfig) { c.ReadOnly = true })
+	for h.setCode() != gosnmp.NotWritable { // until it has arrived
+		time.Sleep(time.Millisecond)
+	}
+	h.configure(func(c *vmop.SNMPConfig) { c.Enabled = false })
+	h.await("1.2.0=<nil>")
+	h.send(vmop.SNMPPut, named(4, "late"))
+	h.configure(func(c *vmop.SNMPConfig) { c.Enabled = true })
+	h.await("1.2.0=2")
+}
+
+func (h *testHost) setCode() gosnmp.SNMPError {
+	h.t.Helper()
+	r, err := h.client.Set([]gosnmp.SnmpPDU{{Name: vmMIB + ".1.10.0", Type: gosnmp.Integer, Value: 2}})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return r.Error
+}
