@@ -1,0 +1,105 @@
+package parent
+
+import (
+	"github.com/rs/zerolog"
+
+	"vmd/internal/logging"
+	"vmd/internal/vmop"
+	"vmd/vmd/parent/registry"
+)
+
+// do carries out one decision of the registry.
+func (p *parent) do(a registry.Action) {
+	switch a := a.(type) {
+	case registry.Answer:
+		p.answer(a.To, a.Result)
+	case registry.Record:
+		p.record(a.To, a.VM)
+	case registry.StartVM:
+		p.startVM(a)
+	case registry.StopVM:
+		p.stopVM(a)
+	case registry.PauseVM:
+		p.toVM(a.ID, vmop.VMPause)
+	case registry.UnpauseVM:
+		p.toVM(a.ID, vmop.VMUnpause)
+	case registry.SendBreak:
+		p.toVM(a.ID, vmop.VMBreak)
+	case registry.Attach:
+		p.attach(a)
+	case registry.AdoptVM:
+		p.adoptVM(a.ID, a.PID)
+	case registry.EndRun:
+		p.endRun(a)
+	case registry.Publish:
+		p.publish(a.VM)
+	case registry.Delete:
+		p.unpublish(a.ID)
+	case registry.ReadConfig:
+		p.readConfig(readConfig{path: a.Path, to: a.To})
+	case registry.ForgetSwitches:
+		p.cfg = p.cfg.WithoutSwitches()
+	case registry.SetVerbose:
+		p.setVerbose(a.Verbose)
+	case registry.Arm:
+		p.arm(a)
+	case registry.Disarm:
+		p.disarm(a.Key)
+	case registry.SaveState:
+		p.saveSoon()
+	case registry.Quit:
+		p.saveState()
+		p.log.Info().Msg("terminating")
+		p.endRoles()
+	case registry.Log:
+		p.logAction(a)
+	}
+}
+
+// toVM passes on a message that says nothing but which VM. When vmm is not
+// there the registry asks again of the next one.
+func (p *parent) toVM(id uint32, typ vmop.Type) {
+	_ = p.send("vmm", typ, 0, vmop.VMID{ID: id})
+}
+
+func (p *parent) arm(a registry.Arm) {
+	p.disarm(a.Key)
+	p.timers[a.Key] = p.loop.After(a.After, func() {
+		delete(p.timers, a.Key)
+		p.step(registry.Timer{Key: a.Key})
+	})
+}
+
+func (p *parent) disarm(k registry.TimerKey) {
+	if t := p.timers[k]; t != nil {
+		t.Stop()
+		delete(p.timers, k)
+	}
+}
+
+var levels = map[registry.Level]zerolog.Level{
+	registry.Debug: zerolog.DebugLevel, registry.Info: zerolog.InfoLevel,
+	registry.Warn: zerolog.WarnLevel, registry.Error: zerolog.ErrorLevel,
+}
+
+func logLevel(verbose bool) zerolog.Level { return logging.Level(verbose) }
+
+func (p *parent) logAction(a registry.Log) {
+	e := p.log.WithLevel(levels[a.Level])
+	if levels[a.Level] < p.log.GetLevel() {
+		return
+	}
+	if a.Name != "" {
+		e = e.Str("vm", a.Name)
+	}
+	if a.ID != 0 {
+		e = e.Uint32("id", a.ID)
+	}
+	if a.UID != nil {
+		e = e.Uint32("uid", *a.UID)
+	}
+	if a.Detail != "" {
+		e = e.Str("detail", a.Detail)
+	}
+	e.Msg(a.Message)
+}

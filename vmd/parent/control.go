@@ -1,0 +1,247 @@
+package parent
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmd/internal/imsg"
+	"vmd/internal/vmop"
+	"vmd/vmd/parent/registry"
+)
+
+// pending is a request that has not been answered. It is known by a number of
+// ours: a client may use one of its own twice.
+type pending struct {
+	client uint64
+	id     uint64 // the client's
+	root   bool
+	files  map[string]*os.File
+	list   []vmop.VM // of an answer to List, not sent yet
+}
+
+func (q *pending) close() {
+	// Closing may wait for whoever serves the file's file system.
+	if len(q.files) > 0 {
+		files := q.files
+		go func() {
+			for _, f := range files {
+				f.Close()
+			}
+		}()
+	}
+	q.files = nil
+}
+
+func (p *parent) setupControl() {
+	c := vmop.ControlConfig{Verbose: p.verbose}
+	f, err := dup(p.socket)
+	if err != nil {
+		p.log.Error().Err(err).Msg("control gets no socket")
+		return
+	}
+	p.send("control", vmop.ControlSetup, 0, c, f)
+}
+
+// lostControl: all clients are gone with it.
+func (p *parent) lostControl() {
+	for c := range p.clients {
+		p.clientGone(c)
+	}
+}
+
+func (p *parent) clientGone(client uint64) {
+	delete(p.clients, client)
+	for serial, q := range p.pending {
+		if q.client == client {
+			q.close()
+			delete(p.pending, serial)
+		}
+	}
+	p.step(registry.ClientGone{Client: client})
+}
+
+func (p *parent) fromControl(m imsg.Msg) {
+	switch vmop.Type(m.Type) {
+	case vmop.ClientRequest:
+		var e vmop.Envelope
+		if err := imsg.Unmarshal(m.Payload, &e); err != nil || e.Peer == nil {
+			p.log.Error().Err(err).Msg("bad message from control")
+			return
+		}
+		p.request(e, &m)
+	case vmop.ClientGone:
+		var c vmop.ClientID
+		if err := imsg.Unmarshal(m.Payload, &c); err != nil {
+			p.log.Error().Err(err).Msg("bad message from control")
+			return
+		}
+		p.clientGone(c.Client)
+	default:
+		p.log.Error().Uint16("type", m.Type).Msg("unknown message from control")
+	}
+}
+
+// request takes in what a client asks.
+func (p *parent) request(e vmop.Envelope, m *imsg.Msg) {
+	p.clients[e.Client] = true
+	p.serial++
+	q := &pending{client: e.Client, id: m.ID, root: e.Peer.UID == 0}
+	p.pending[p.serial] = q
+	from := registry.Asker{Client: e.Client, Request: p.serial}
+	body, err := decode(e.Type, e.Body)
+	if err == nil {
+		if s, ok := body.(vmop.StartRequest); ok {
+			q.files, err = takeNamed(s.Files, m)
+		}
+	}
+	if err != nil {
+		p.answer(from, vmop.Result{Code: vmop.ErrInvalid, Detail: err.Error()})
+		return
+	}
+	p.groups.fill(e.Peer)
+	p.ask(registry.Request{From: from, Peer: *e.Peer, Type: e.Type, Body: body})
+}
+
+// listRoom is how many messages to control may wait before a list has to: a
+// list is as many messages as there are VMs, and a connection that is too far
+// behind is given up.
+const listRoom = 1024
+
+const listPause = 2 * time.Millisecond
+
+func (p *parent) ask(q registry.Request) {
+	if r := p.roles["control"]; q.Type == vmop.List && r.proc != nil && r.proc.conn.Queued() > listRoom {
+		p.loop.After(listPause, func() {
+			if p.pending[q.From.Request] != nil {
+				p.ask(q)
+			}
+		})
+		return
+	}
+	p.step(q)
+}
+
+// decode makes a request's body of its payload.
+func decode(t vmop.Type, raw imsg.Raw) (any, error) {
+	switch t {
+	case vmop.List:
+		return decodeAs[vmop.ListRequest](raw)
+	case vmop.Start:
+		return decodeAs[vmop.StartRequest](raw)
+	case vmop.Stop:
+		return decodeAs[vmop.StopRequest](raw)
+	case vmop.Wait:
+		return decodeAs[vmop.WaitRequest](raw)
+	case vmop.Pause, vmop.Unpause, vmop.Break:
+		return decodeAs[vmop.VMRequest](raw)
+	case vmop.Console:
+		return decodeAs[vmop.ConsoleRequest](raw)
+	case vmop.Log:
+		return decodeAs[vmop.LogRequest](raw)
+	case vmop.Load:
+		return decodeAs[vmop.LoadRequest](raw)
+	case vmop.Reset:
+		return decodeAs[vmop.ResetRequest](raw)
+	case vmop.Reload:
+		return nil, nil
+	}
+	return nil, fmt.Errorf("no request has type %d", t)
+}
+
+func decodeAs[T any](raw imsg.Raw) (any, error) {
+	var v T
+	err := imsg.Unmarshal(raw, &v)
+	return v, err
+}
+
+// fileNames are the descriptors that a client may send with a start.
+var fileNames = []string{"kernel", "initrd", "cdrom", "disk0", "disk1", "disk2", "disk3"}
+
+// takeNamed takes the descriptors of m over by the names that a client gave.
+func takeNamed(names []string, m *imsg.Msg) (map[string]*os.File, error) {
+	if len(names) != len(m.Files) {
+		return nil, fmt.Errorf("%d descriptors came, %d are named", len(m.Files), len(names))
+	}
+	for i, n := range names {
+		if !slices.Contains(fileNames, n) || slices.Contains(names[:i], n) {
+			return nil, fmt.Errorf("%q is not the name of a descriptor, or named twice", n)
+		}
+	}
+	files := make(map[string]*os.File, len(names))
+	for i, n := range names {
+		files[n] = m.TakeFile(i)
+	}
+	return files, nil
+}
+
+// answer sends a request's one Result, and what comes with it.
+func (p *parent) answer(to registry.Asker, res vmop.Result, files ...*os.File) {
+	q := p.pending[to.Request]
+	if q == nil {
+		closeAll(files)
+		return
+	}
+	delete(p.pending, to.Request)
+	q.close()
+	p.flushList(q)
+	p.reply(q, vmop.Answer, res, files...)
+}
+
+// record sends one VM of a list.
+func (p *parent) record(to registry.Asker, v vmop.VM) {
+	if q := p.pending[to.Request]; q != nil {
+		p.decorate(&v)
+		v.Resident = resident(v.PID)
+		if q.list = append(q.list, v); len(q.list) == vmop.MaxRecords {
+			p.flushList(q)
+		}
+	}
+}
+
+func (p *parent) flushList(q *pending) {
+	if len(q.list) > 0 {
+		p.reply(q, vmop.Records, vmop.VMList{VMs: q.list})
+		q.list = nil
+	}
+}
+
+func (p *parent) reply(q *pending, typ vmop.Type, v any, files ...*os.File) {
+	body, err := imsg.Marshal(v)
+	if err != nil {
+		p.log.Error().Err(err).Msg("cannot answer")
+		closeAll(files)
+		return
+	}
+	p.send("control", vmop.ClientAnswer, q.id, vmop.Envelope{Client: q.client, Type: typ, Body: body}, files...)
+}
+
+// attach gives a client a console: one end of a socket pair, of which the VM
+// process has the other.
+func (p *parent) attach(a registry.Attach) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		p.answer(a.To, vmop.Result{Code: vmop.ErrInternal, Detail: err.Error(), ID: a.ID, Name: a.Result.Name})
+		return
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "console"), os.NewFile(uintptr(fds[1]), "console")
+	err = p.send("vmm", vmop.VMConsole, 0, vmop.VMConsoleRequest{ID: a.ID, ReadOnly: a.ReadOnly, NoReplay: a.NoReplay}, theirs)
+	if err != nil {
+		ours.Close()
+		p.answer(a.To, vmop.Result{Code: vmop.ErrUnavailable, Detail: err.Error(), ID: a.ID, Name: a.Result.Name})
+		return
+	}
+	p.answer(a.To, a.Result, ours)
+}
+
+// dup returns another descriptor for what f is open on.
+func dup(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate %s: %w", f.Name(), err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}

@@ -1,0 +1,192 @@
+package parent
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"vmd/internal/vmop"
+	"vmd/vmd/config"
+)
+
+// coded is an error that a client has a code for.
+type coded struct {
+	code vmop.Code
+	err  error
+}
+
+func (c *coded) Error() string { return c.err.Error() }
+func (c *coded) Unwrap() error { return c.err }
+
+func code(c vmop.Code, format string, args ...any) error {
+	return &coded{c, fmt.Errorf(format, args...)}
+}
+
+// codeOf is the code for err; ErrInternal if it has none.
+func codeOf(err error) vmop.Code {
+	var c *coded
+	if errors.As(err, &c) {
+		return c.code
+	}
+	return vmop.ErrInternal
+}
+
+// firmware is where distributions put SeaBIOS.
+var firmware = []string{
+	"/usr/share/seabios/bios-256k.bin",
+	"/usr/share/qemu/bios-256k.bin",
+	"/usr/share/qemu/seabios/bios-256k.bin",
+	"/usr/share/seabios/bios.bin",
+}
+
+// kind is what a file is for, and so what it must be.
+type kind struct {
+	what  string    // as vm.conf calls it
+	code  vmop.Code // if it is not to be had
+	write bool      // and nobody else may use it
+	block bool      // a block device will do
+}
+
+var (
+	kernelFile = kind{what: "kernel", code: vmop.ErrKernel}
+	initrdFile = kind{what: "initrd", code: vmop.ErrKernel}
+	cdromFile  = kind{what: "cdrom", code: vmop.ErrCDROM, block: true}
+	diskFile   = kind{what: "disk", code: vmop.ErrDisk, write: true, block: true}
+)
+
+// open opens a file that the configuration names: root wrote it, so it is
+// opened with root's rights. Nothing that waits for somebody is opened.
+func (k *kind) open(path string) (*os.File, error) {
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK, Resolve: unix.RESOLVE_NO_MAGICLINKS}
+	if k.write {
+		how.Flags = how.Flags&^unix.O_ACCMODE | unix.O_RDWR
+	}
+	fd, err := unix.Openat2(unix.AT_FDCWD, path, &how)
+	if err != nil {
+		return nil, &coded{k.code, fmt.Errorf("open %s %q: %w", k.what, path, err)}
+	}
+	f := os.NewFile(uintptr(fd), path)
+	if err := k.check(f, k.block); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// take checks a file that a client opened with its own rights. Those the kernel
+// has checked; what the client may have done besides is checked here.
+func (k *kind) take(f *os.File, path string, root bool) error {
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	if err != nil {
+		return &coded{k.code, fmt.Errorf("%s %q: %w", k.what, path, err)}
+	}
+	switch {
+	case flags&unix.O_PATH != 0 || flags&unix.O_ACCMODE == unix.O_WRONLY:
+		return &coded{k.code, fmt.Errorf("%s %q: the descriptor is not open for reading", k.what, path)}
+	case k.write && flags&unix.O_ACCMODE != unix.O_RDWR:
+		return &coded{k.code, fmt.Errorf("%s %q: the descriptor is not open for writing", k.what, path)}
+	case k.write && flags&(unix.O_APPEND|unix.O_DIRECT) != 0:
+		// With O_APPEND a write goes to the end, whatever its offset (pwrite(2)).
+		return &coded{k.code, fmt.Errorf("%s %q: the descriptor has O_APPEND or O_DIRECT", k.what, path)}
+	}
+	return k.check(f, k.block && root)
+}
+
+// check is what both have in common: the type, and the lock.
+func (k *kind) check(f *os.File, block bool) error {
+	st, err := f.Stat()
+	if err != nil {
+		return &coded{k.code, fmt.Errorf("%s: %w", k.what, err)}
+	}
+	mode := st.Mode()
+	isBlock := mode.Type() == fs.ModeDevice
+	if !mode.IsRegular() && !(block && isBlock) {
+		return code(k.code, "%s %q: it is not a regular file", k.what, f.Name())
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFL, 0); err != nil { // no O_NONBLOCK from here on
+		return &coded{k.code, fmt.Errorf("%s: %w", k.what, err)}
+	}
+	if !k.write {
+		return nil
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return code(vmop.ErrDiskLocked, "%s %q: it is in use by another VM or program", k.what, f.Name())
+	}
+	if err != nil {
+		return &coded{k.code, fmt.Errorf("lock %s %q: %w", k.what, f.Name(), err)}
+	}
+	return nil
+}
+
+// openFirmware opens the host's firmware.
+func openFirmware() (*os.File, error) {
+	for _, path := range firmware {
+		if f, err := os.Open(path); err == nil {
+			return f, nil
+		}
+	}
+	return nil, code(vmop.ErrNoFirmware, "there is no firmware at %s: install the package seabios", firmware[0])
+}
+
+// image is what can be told of a disk from outside.
+type image struct {
+	format     string // "raw", "qcow2", "block"
+	size, used int64  // bytes; -1 where unknown
+	dev        uint64 // of the file system, or the device itself
+}
+
+var qcow2Magic = []byte("QFI\xfb")
+
+// inspect looks at an open image. want is what its definition says.
+func inspect(f *os.File, want config.Format) (image, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return image{}, err
+	}
+	im := image{format: "raw", size: st.Size, used: st.Blocks * 512, dev: st.Dev}
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		n, err := f.Seek(0, 2)
+		if err != nil {
+			return image{}, err
+		}
+		im.format, im.size, im.used, im.dev = "block", n, n, st.Rdev
+	}
+	head := make([]byte, 32)
+	n, _ := f.ReadAt(head, 0)
+	qcow2 := n == len(head) && bytes.HasPrefix(head, qcow2Magic)
+	switch {
+	case want == config.FormatQcow2 && !qcow2:
+		return image{}, errors.New("it is no qcow2 image")
+	case want == config.FormatQcow2, want == config.FormatAuto && qcow2 && im.format == "raw":
+		// The virtual size, docs/interop/qcow2.txt, "Header".
+		im.format, im.size = "qcow2", int64(binary.BigEndian.Uint64(head[24:])&(1<<62-1))
+	}
+	return im, nil
+}
+
+// parameter is the word that a VM process knows a format by.
+func (im *image) parameter() string {
+	if im.format == "block" {
+		return "raw"
+	}
+	return im.format
+}
+
+// checkMemory refuses a VM that can never have the memory it is defined with.
+func checkMemory(want uint64) error {
+	var si unix.Sysinfo_t
+	if err := unix.Sysinfo(&si); err != nil {
+		return nil
+	}
+	have := si.Totalram * uint64(si.Unit)
+	if want > have {
+		return code(vmop.ErrMemory, "%d MiB of memory are defined, the host has %d MiB", want>>20, have>>20)
+	}
+	return nil
+}

@@ -1,0 +1,198 @@
+package parent
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmd/internal/counters"
+	"vmd/internal/imsg"
+	"vmd/internal/vmop"
+	"vmd/vmd/config"
+	"vmd/vmd/parent/registry"
+)
+
+// adoptTime is how long the daemon waits, when it starts, for the VMs of the
+// daemon before to say hello.
+const adoptTime = 5 * time.Second
+
+// setupVMM: a new vmm knows no VM, so it is given those that there are.
+func (p *parent) setupVMM() {
+	if p.cgroups != nil {
+		if err := p.cgroups.SetStarter(p.roles["vmm"].proc.pid); err != nil {
+			p.log.Warn().Err(err).Msg("VMs run without control groups and their limits")
+			p.cgroups = nil
+		}
+	}
+	if p.hadVMM {
+		p.step(registry.VMMGone{})
+	}
+	p.hadVMM = true
+}
+
+func (p *parent) fromVMM(m imsg.Msg) {
+	switch vmop.Type(m.Type) {
+	case vmop.VMEvent:
+		var e vmop.Event
+		if err := imsg.Unmarshal(m.Payload, &e); err != nil {
+			p.log.Error().Err(err).Msg("bad message from vmm")
+			return
+		}
+		p.event(e, &m)
+	case vmop.VMHello:
+		var h vmop.Hello
+		if err := imsg.Unmarshal(m.Payload, &h); err != nil {
+			p.log.Error().Err(err).Msg("bad message from vmm")
+			return
+		}
+		p.hello(h, m.TakeFile(0))
+	default:
+		p.log.Error().Uint16("type", m.Type).Msg("unknown message from vmm")
+	}
+}
+
+// event takes in news of a VM.
+func (p *parent) event(e vmop.Event, m *imsg.Msg) {
+	ev := registry.VMEvent{Event: e}
+	r := p.runs[e.ID]
+	switch {
+	case r == nil:
+	case e.Kind == vmop.EventStarted:
+		r.pid = e.PID
+		if err := r.takePage(m.TakeFile(0)); err != nil {
+			p.log.Error().Err(err).Str("vm", r.def.Name).Msg("no counters")
+		}
+		ev.Started = r.started()
+	case e.Kind.Gone():
+		ev.Totals = r.totals(e.CPU)
+	}
+	p.step(ev)
+	if e.Kind.Gone() {
+		p.settled(e.ID)
+	}
+}
+
+// recover looks for the VMs that ran when the daemon before ended: those the
+// state knows, and any other that left a socket.
+func (p *parent) recover() {
+	p.step(registry.Recover{})
+	entries, err := os.ReadDir(filepath.Join(p.paths.run, "vm"))
+	if err != nil {
+		p.log.Error().Err(err).Msg("cannot look for VMs of an earlier daemon")
+	}
+	for _, e := range entries {
+		id, err := strconv.ParseUint(e.Name(), 10, 32)
+		if err == nil && id != 0 && !p.adopting[uint32(id)] {
+			p.adoptVM(uint32(id), 0)
+		}
+	}
+	p.loop.After(adoptTime, func() {
+		clear(p.adopting)
+		p.adoptionSettled()
+	})
+}
+
+// adoptVM gives vmm a connection to the process of VM id. pid is 0 when nobody
+// wrote it down.
+func (p *parent) adoptVM(id uint32, pid int) {
+	r := p.runs[id]
+	if r != nil && !r.launched {
+		return // its start is not lost: vmm has not heard of it yet
+	}
+	p.adopting[id] = true
+	path := p.paths.vmSocket(id)
+	if pid == 0 {
+		pid = findVM(path)
+	}
+	f, err := dialVM(path)
+	if err == nil {
+		err = p.send("vmm", vmop.VMAdopt, 0, vmop.VMAdoptRequest{ID: id, PID: pid}, f)
+	}
+	if err == nil {
+		return
+	}
+	os.Remove(path)
+	p.later(registry.VMEvent{Event: vmop.Event{
+		ID: id, Kind: vmop.EventCrashed, Detail: "its process is gone", PID: pid, Time: counters.Monotonic(),
+	}})
+	p.loop.Post(func() { p.settled(id) })
+}
+
+// dialVM connects to the socket of a VM process. It does not wait: whoever
+// listens has a backlog.
+func dialVM(path string) (*os.File, error) {
+	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.File()
+}
+
+// hello: a VM of an earlier vmm is looked after again.
+func (p *parent) hello(h vmop.Hello, page *os.File) {
+	id := h.Definition.ID
+	r := p.runs[id]
+	if r == nil {
+		r = &run{id: id, uuid: h.Definition.UUID, def: definition(&h.Definition), launched: true}
+		p.runs[id] = r
+	}
+	r.pid = h.PID
+	if r.page == nil {
+		if err := r.takePage(page); err != nil {
+			p.log.Error().Err(err).Str("vm", r.def.Name).Msg("no counters")
+		}
+	} else if page != nil {
+		page.Close()
+	}
+	p.step(registry.Adopted{ID: id, PID: h.PID, State: h.State, Started: time.Duration(h.Started), Def: r.def})
+	p.settled(id)
+}
+
+// definition is what a VM process says it was started with. Paths are not among
+// it: they were opened before it was there.
+func definition(s *vmop.VMStartRequest) config.VM {
+	d := config.VM{
+		Name: s.Name, UUID: s.UUID, MemoryBytes: s.MemoryBytes, CPUs: s.CPUs, Cmdline: s.Cmdline, Boot: "/",
+	}
+	d.BootDevice, _ = config.ParseBootDevice(s.BootDevice)
+	for i := range s.Disks {
+		d.Disks = append(d.Disks, config.Disk{Path: fmt.Sprintf("/disk%d", i), Format: config.FormatRaw})
+	}
+	for _, n := range s.NICs {
+		d.NICs = append(d.NICs, config.NIC{MAC: n.MAC, Locked: n.Locked, Down: n.Down, Local: n.Local != nil})
+	}
+	return d
+}
+
+// settled: VM id of an earlier daemon has been heard of.
+func (p *parent) settled(id uint32) {
+	delete(p.adopting, id)
+	p.adoptionSettled()
+}
+
+// adoptionSettled applies the configuration once it is known what runs.
+func (p *parent) adoptionSettled() {
+	if len(p.adopting) == 0 && p.configure != nil {
+		p.configure()
+	}
+}
+
+// reap takes note of VM processes that became ours when their vmm died. Those
+// that are somebody else's children are left alone.
+func (p *parent) reap() {
+	for _, r := range p.runs {
+		reapOne(r.pid)
+	}
+}
+
+func reapOne(pid int) {
+	if pid > 0 {
+		unix.Wait4(pid, nil, unix.WNOHANG, nil)
+	}
+}

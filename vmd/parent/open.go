@@ -1,0 +1,194 @@
+package parent
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+
+	"vmd/internal/cgroup"
+	"vmd/internal/vmop"
+	"vmd/vmd/config"
+)
+
+// opener opens what a run needs, beside the loop: a file may lie on a server
+// that does not answer. It looks at nothing that the loop changes.
+type opener struct {
+	p       host
+	run     *run
+	ids     ids
+	socket  string
+	cgroups *cgroup.Tree
+	root    bool // the request was root's
+
+	files   []named
+	disks   []vmop.DiskArg
+	tty     *tty
+	group   *cgroup.Group
+	images  map[string]image
+	devices []uint64
+}
+
+func (o *opener) add(name string, f *os.File) { o.files = append(o.files, named{name, f}) }
+
+// open opens everything, or fails at the first that is not to be had; what it
+// has opened by then is in o.
+func (o *opener) open() error {
+	o.tty = o.run.tty
+	o.images = map[string]image{}
+	if err := checkMemory(o.run.def.MemoryBytes); err != nil {
+		return err
+	}
+	for _, step := range []func() error{o.openKVM, o.openBoot, o.openCDROM, o.openDisks, o.openTTY, o.openSocket} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	o.openGroup()
+	return nil
+}
+
+func (o *opener) openKVM() error {
+	f, err := o.p.openKVM()
+	if err != nil {
+		return &coded{vmop.ErrHypervisor, fmt.Errorf("KVM is not to be had: %w", err)}
+	}
+	o.add("kvm", f)
+	return nil
+}
+
+// openBoot opens the kernel and its initrd, or the firmware.
+func (o *opener) openBoot() error {
+	d := &o.run.def
+	if d.Boot == "" && o.run.given["kernel"] == nil {
+		f, err := openFirmware()
+		if err != nil {
+			return err
+		}
+		o.add("firmware", f)
+		return nil
+	}
+	if err := o.openOne("kernel", d.Boot, kernelFile); err != nil {
+		return err
+	}
+	if d.Initrd == "" && o.run.given["initrd"] == nil {
+		return nil
+	}
+	return o.openOne("initrd", d.Initrd, initrdFile)
+}
+
+func (o *opener) openCDROM() error {
+	if o.run.def.CDROM == "" && o.run.given["cdrom"] == nil {
+		return nil
+	}
+	if err := o.openOne("cdrom", o.run.def.CDROM, cdromFile); err != nil {
+		return err
+	}
+	_, err := o.inspect(o.files[len(o.files)-1].file, o.run.def.CDROM, config.FormatRaw)
+	return err
+}
+
+func (o *opener) openDisks() error {
+	for i, d := range o.run.def.Disks {
+		name := "disk" + strconv.Itoa(i)
+		if err := o.openOne(name, d.Path, diskFile); err != nil {
+			return err
+		}
+		im, err := o.inspect(o.files[len(o.files)-1].file, d.Path, d.Format)
+		if err != nil {
+			return err
+		}
+		o.disks = append(o.disks, vmop.DiskArg{
+			Format: im.parameter(), Files: 1, Serial: serial(o.run.def.Name, o.run.id, i),
+		})
+	}
+	return nil
+}
+
+// openOne adds the file called name: the one a client gave, or the one at path.
+func (o *opener) openOne(name, path string, k kind) error {
+	if f := o.run.given[name]; f != nil {
+		if err := k.take(f, path, o.root); err != nil {
+			return err
+		}
+		c, err := dup(f)
+		if err != nil {
+			return &coded{k.code, err}
+		}
+		o.add(name, c)
+		return nil
+	}
+	f, err := k.open(path)
+	if err != nil {
+		return err
+	}
+	o.add(name, f)
+	return nil
+}
+
+func (o *opener) inspect(f *os.File, path string, want config.Format) (image, error) {
+	im, err := inspect(f, want)
+	if err != nil {
+		return im, &coded{vmop.ErrDisk, fmt.Errorf("disk %q: %w", path, err)}
+	}
+	o.images[path] = im
+	o.devices = append(o.devices, im.dev)
+	return im, nil
+}
+
+// serialSize is what a guest sees of a disk's serial number (virtio 1.3, 5.2.6).
+const serialSize = 20
+
+// serial is a disk's id in the guest: the same at each start.
+func serial(name string, id uint32, disk int) string {
+	if s := fmt.Sprintf("%s-%d", name, disk); len(s) <= serialSize {
+		return s
+	}
+	return fmt.Sprintf("vm%d-%d", id, disk)
+}
+
+// openTTY makes the pty, or keeps the one of the run before.
+func (o *opener) openTTY() error {
+	if o.tty == nil {
+		t, err := o.p.openTTY(&o.run.def.Owner)
+		if err != nil {
+			return &coded{vmop.ErrInternal, err}
+		}
+		o.tty = t
+	}
+	for _, n := range []named{{"tty", o.tty.master}, {"ttyslave", o.tty.slave}} {
+		f, err := dup(n.file)
+		if err != nil {
+			return &coded{vmop.ErrInternal, err}
+		}
+		o.add(n.name, f)
+	}
+	return nil
+}
+
+func (o *opener) openSocket() error {
+	f, err := listenFor(o.socket)
+	if err != nil {
+		return &coded{vmop.ErrInternal, fmt.Errorf("make the VM's socket: %w", err)}
+	}
+	o.add("listen", f)
+	return nil
+}
+
+// openGroup makes the VM's control group. A host without them has none, and
+// the VM no limits: parent has said so when it started.
+func (o *opener) openGroup() {
+	if o.cgroups == nil {
+		return
+	}
+	l := &o.run.def.Limits
+	g, err := o.cgroups.Group(strconv.FormatUint(uint64(o.run.id), 10), int(o.ids.uid), cgroup.Limits{
+		CPUPercent: l.CPUPercent, MemoryHigh: l.MemoryHigh, IORead: l.IORead, IOWrite: l.IOWrite, Devices: o.devices,
+	})
+	if err != nil {
+		return
+	}
+	o.group = g
+	if d, err := g.Dir(); err == nil {
+		o.add("cgroup", d)
+	}
+}

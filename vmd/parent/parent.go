@@ -1,0 +1,247 @@
+// Package parent is the daemon itself: it knows every VM and takes every
+// decision. It is root, because it opens files on others' behalf and gives
+// terminals to their owners; therefore it talks to nobody but its own roles, and
+// everything that reads a stranger's bytes is one of those.
+//
+//	user   root          root   the host's
+//	holds  the configuration, the registry, the state file, ptys of running VMs
+//	trusts vm.conf; not what roles pass on from others: requests of clients are
+//	       decoded strictly, descriptors of clients are looked at off the loop
+//
+// Decisions are package registry's. This package carries them out: it turns
+// messages, timers and signals into registry.Events and registry.Actions into
+// messages and open files. All state belongs to one loop; what may take long
+// (opening files, reading a configuration, connecting) is done beside it and
+// posts its result.
+package parent
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"vmd/internal/cgroup"
+	"vmd/internal/counters"
+	"vmd/internal/logging"
+	"vmd/internal/privsep"
+	"vmd/vmd/config"
+	"vmd/vmd/parent/registry"
+)
+
+// Options are what the command line says.
+type Options struct {
+	Config     *config.Config // read already
+	ConfigPath string         // where from, for the next reload
+	Optional   bool           // it may be missing
+	Macros     []string
+	Verbose    bool
+	Version    string
+	Ready      func() // called when clients can connect
+}
+
+// parent is the state of the process. Only its loop touches it.
+type parent struct {
+	opt   Options
+	paths paths
+	ids   ids
+	log   zerolog.Logger
+	loop  *privsep.Loop
+	reg   *registry.Registry
+	spawn func(role string, verbose bool) (*process, error)
+	host  host
+
+	cfg     *config.Config
+	prefix6 netip.Prefix // for local interfaces, if the configuration has none
+	verbose bool
+	roles   map[string]*role
+	hadVMM  bool     // the next vmm is not the first
+	socket  *os.File // control's listening socket
+	groups  groupCache
+	cgroups *cgroup.Tree // nil without
+
+	clients map[uint64]bool
+	pending map[uint64]*pending
+	serial  uint64
+
+	runs    map[uint32]*run
+	taps    map[uint64]*tapWait
+	images  map[string]image // what is known of disks, by path
+	timers  map[registry.TimerKey]*privsep.Timer
+	reading []readConfig // the first is being read
+
+	shown   map[uint32]bool // VMs that the subagent was told of
+	started int64
+	changed int64 // when shown last gained or lost one
+
+	adopting  map[uint32]bool // VMs of an earlier daemon not heard of yet
+	configure func()          // what to do when that is empty
+	dirty     bool            // the state is to be saved
+	ending    bool            // a signal asked for the end
+	leaving   bool            // no VM is left, roles are to end
+}
+
+// host is what tests replace.
+type host struct {
+	openKVM func() (*os.File, error)
+	openTTY func(*config.Owner) (*tty, error)
+}
+
+// Run is the daemon. It returns when all guests have ended after SIGTERM, or
+// when it cannot start.
+func Run(o Options) error {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, unix.SIGHUP, unix.SIGTERM, unix.SIGINT, unix.SIGCHLD)
+	signal.Ignore(unix.SIGUSR1, unix.SIGPIPE)
+	defer signal.Stop(signals)
+	unix.Umask(0o077)
+	// VM processes whose vmm has died are ours to reap.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become a subreaper: %w", err)
+	}
+	p := newParent(o)
+	lock, err := p.prepare()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	defer os.Remove(p.paths.socket)
+	p.spawn = spawnRole
+	if err := p.startRoles(); err != nil {
+		p.killRoles()
+		return err
+	}
+	go func() {
+		for s := range signals {
+			p.loop.Post(func() { p.signal(s) })
+		}
+	}()
+	p.loop.Post(p.begin)
+	p.log.Info().Str("version", o.Version).Msg("startup")
+	return p.loop.Run()
+}
+
+func newParent(o Options) *parent {
+	p := &parent{
+		opt: o, cfg: o.Config, verbose: o.Verbose,
+		paths:    defaultPaths(),
+		log:      logging.New("parent", o.Verbose),
+		loop:     privsep.NewLoop(),
+		roles:    map[string]*role{},
+		clients:  map[uint64]bool{},
+		pending:  map[uint64]*pending{},
+		runs:     map[uint32]*run{},
+		taps:     map[uint64]*tapWait{},
+		images:   map[string]image{},
+		timers:   map[registry.TimerKey]*privsep.Timer{},
+		shown:    map[uint32]bool{},
+		adopting: map[uint32]bool{},
+		started:  counters.Monotonic(),
+		prefix6:  randomPrefix(),
+	}
+	p.host = host{openKVM: p.openKVM, openTTY: openTTY}
+	return p
+}
+
+// prepare gets hold of everything that can fail before anybody waits.
+func (p *parent) prepare() (lock *os.File, err error) {
+	if p.ids, err = lookupIDs(&p.paths); err != nil {
+		return nil, err
+	}
+	if lock, err = p.paths.prepare(); err != nil {
+		return nil, err
+	}
+	if err = p.loadState(); err == nil {
+		err = p.listen()
+	}
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	if p.cgroups, err = cgroup.Open(int(p.ids.uid)); err != nil {
+		p.log.Info().Err(err).Msg("VMs run without control groups and their limits")
+	}
+	return lock, nil
+}
+
+// listen makes the control socket.
+func (p *parent) listen() error {
+	if err := os.Remove(p.paths.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("make the control socket: %w", err)
+	}
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: p.paths.socket, Net: "unixpacket"})
+	if err != nil {
+		return fmt.Errorf("make the control socket: %w", err)
+	}
+	l.SetUnlinkOnClose(false)
+	defer l.Close()
+	if p.socket, err = l.File(); err != nil {
+		return fmt.Errorf("make the control socket: %w", err)
+	}
+	return p.ownSocket()
+}
+
+// ownSocket lets those connect who may.
+func (p *parent) ownSocket() error {
+	o := &p.cfg.SocketOwner
+	if err := os.Chown(p.paths.socket, int(o.UID), int(o.GID)); err != nil {
+		return fmt.Errorf("owner of the control socket: %w", err)
+	}
+	return os.Chmod(p.paths.socket, 0o660)
+}
+
+// begin finds the VMs of an earlier daemon again, then looks at the
+// configuration: what runs already must not be started.
+func (p *parent) begin() {
+	p.configure = func() {
+		p.configure = nil
+		p.apply(p.cfg, readConfig{})
+		if p.opt.Ready != nil {
+			p.opt.Ready()
+		}
+	}
+	p.recover()
+	p.adoptionSettled()
+}
+
+// signal is what the operator or the service manager says.
+func (p *parent) signal(s os.Signal) {
+	switch s {
+	case syscall.SIGHUP:
+		p.log.Info().Msg("reload by signal")
+		p.readConfig(readConfig{})
+	case syscall.SIGTERM, syscall.SIGINT:
+		again := p.ending
+		p.ending = true
+		p.step(registry.Shutdown{Force: again})
+	case syscall.SIGCHLD:
+		p.reap()
+	}
+}
+
+// step has the registry decide about ev and does what it says.
+func (p *parent) step(ev registry.Event) {
+	for _, a := range p.reg.Step(time.Duration(counters.Monotonic()), ev) {
+		p.do(a)
+	}
+}
+
+// later is step for what comes to light while actions are being carried out.
+func (p *parent) later(ev registry.Event) { p.loop.Post(func() { p.step(ev) }) }
+
+func (p *parent) openKVM() (*os.File, error) { return os.OpenFile(p.paths.kvm, os.O_RDWR, 0) }
+
+// randomPrefix draws the prefix of local IPv6 addresses (RFC 4193, 3.2).
+func randomPrefix() netip.Prefix {
+	b := [16]byte{0: 0xfd}
+	rand.Read(b[1:8])
+	return netip.PrefixFrom(netip.AddrFrom16(b), 64)
+}

@@ -1,0 +1,49 @@
+package parent
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// findVM returns the process that listens on the Unix socket at path; 0 if
+// there is none. It is for a VM whose pid the state file does not have: the
+// daemon died between its start and the next save.
+func findVM(path string) int {
+	inode := socketInode(path)
+	if inode == "" {
+		return 0
+	}
+	want := "socket:[" + inode + "]"
+	procs, _ := os.ReadDir("/proc")
+	for _, d := range procs {
+		pid, err := strconv.Atoi(d.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		fds, _ := filepath.Glob(filepath.Join("/proc", d.Name(), "fd", "*"))
+		for _, fd := range fds {
+			if to, err := os.Readlink(fd); err == nil && to == want {
+				return pid
+			}
+		}
+	}
+	return 0
+}
+
+// socketInode finds the inode of a listening socket (proc(5), /proc/net/unix).
+func socketInode(path string) string {
+	b, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return ""
+	}
+	const listening = "00010000" // __SO_ACCEPTCON
+	for _, l := range strings.Split(string(b), "\n") {
+		f := strings.Fields(l)
+		if len(f) == 8 && f[7] == path && f[3] == listening {
+			return f[6]
+		}
+	}
+	return ""
+}

@@ -1,0 +1,232 @@
+package parent
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+
+	"vmd/internal/cgroup"
+	"vmd/internal/counters"
+	"vmd/internal/vmop"
+	"vmd/vmd/config"
+	"vmd/vmd/parent/registry"
+)
+
+// run is what one run of a VM holds of the host. A start goes through three
+// steps, each of which waits for somebody else: files are opened beside the
+// loop, priv makes the taps, vmm spawns the process. Whichever fails, the
+// registry is told, and its EndRun gives everything back.
+type run struct {
+	id   uint32
+	uuid [16]byte
+	def  config.VM
+
+	given map[string]*os.File // by the client that started it
+	tty   *tty
+	files []named // for the VM process; none any more once it has them
+	disks []vmop.DiskArg
+	nics  []nic
+	group *cgroup.Group
+
+	taps     int  // that priv still owes us
+	launched bool // vmm has been told
+	failed   bool // the registry has been told
+	pid      int
+
+	page      *counters.Reader
+	pageFile  *os.File
+	pageShown bool // agentx has it
+}
+
+// named is a descriptor and what a VM process calls it.
+type named struct {
+	name string
+	file *os.File
+}
+
+// startVM begins a run.
+func (p *parent) startVM(a registry.StartVM) {
+	r := p.runs[a.ID]
+	if r == nil || !a.Again {
+		r = &run{given: map[string]*os.File{}}
+		if q := p.pending[a.From.Request]; q != nil {
+			for _, n := range a.Files {
+				r.given[n] = q.files[n]
+				delete(q.files, n)
+			}
+		}
+	}
+	next := &run{id: a.ID, uuid: a.UUID, def: a.Def, given: r.given, tty: r.tty}
+	p.runs[a.ID] = next
+	root := a.From.Request == 0 || p.pending[a.From.Request] != nil && p.pending[a.From.Request].root
+	o := opener{p: p.host, run: next, ids: p.ids, socket: p.paths.vmSocket(a.ID), cgroups: p.cgroups, root: root}
+	go func() {
+		err := o.open()
+		p.loop.Post(func() { p.opened(next, &o, err) })
+	}()
+}
+
+// opened goes on with a start once its files are open.
+func (p *parent) opened(r *run, o *opener, err error) {
+	r.files, r.disks, r.tty, r.group = o.files, o.disks, o.tty, o.group
+	for path, im := range o.images {
+		p.images[path] = im
+	}
+	switch {
+	case p.runs[r.id] != r || r.failed:
+		r.release(false)
+	case err != nil:
+		p.failRun(r, codeOf(err), err)
+	default:
+		p.openTaps(r)
+	}
+}
+
+// launch hands everything to vmm.
+func (p *parent) launch(r *run) {
+	uid, gid := p.ids.vm(r.id)
+	req := vmop.VMStartRequest{
+		ID: r.id, Name: r.def.Name, UUID: r.uuid, MemoryBytes: r.def.MemoryBytes, CPUs: r.def.CPUs,
+		Cmdline: r.def.Cmdline, BootDevice: r.def.BootDevice.String(), Disks: r.disks,
+		UID: uid, GID: gid, Verbose: p.verbose,
+	}
+	for i := range r.nics {
+		req.NICs = append(req.NICs, r.nics[i].arg)
+		r.files = append(r.files, named{"tap" + strconv.Itoa(i), r.nics[i].file})
+		r.nics[i].file = nil
+	}
+	files := make([]*os.File, len(r.files))
+	for i, n := range r.files {
+		req.Files = append(req.Files, n.name)
+		files[i] = n.file
+	}
+	r.files, r.launched = nil, true
+	if err := p.send("vmm", vmop.VMStart, 0, req, files...); err != nil {
+		p.failRun(r, vmop.ErrUnavailable, err)
+	}
+}
+
+// failRun tells the registry that a start came to nothing.
+func (p *parent) failRun(r *run, c vmop.Code, err error) {
+	if r.failed {
+		return
+	}
+	r.failed = true
+	p.later(registry.VMEvent{Event: vmop.Event{
+		ID: r.id, Kind: vmop.EventFailed, Code: c, Detail: err.Error(), Time: counters.Monotonic(),
+	}})
+}
+
+// stopVM ends a VM, or a start that has not got as far as a process.
+func (p *parent) stopVM(a registry.StopVM) {
+	if r := p.runs[a.ID]; r != nil && !r.launched {
+		p.failRun(r, vmop.ErrNotRunning, fmt.Errorf("stopped before it ran"))
+		return
+	}
+	_ = p.send("vmm", vmop.VMStop, 0, vmop.VMStopRequest{ID: a.ID, Force: a.Force}) // else asked again of the next vmm
+}
+
+// endRun gives back what a VM held.
+func (p *parent) endRun(a registry.EndRun) {
+	r := p.runs[a.ID]
+	if r == nil {
+		return
+	}
+	reapOne(r.pid)
+	os.Remove(p.paths.vmSocket(a.ID))
+	r.release(a.Keep)
+	if !a.Keep {
+		delete(p.runs, a.ID)
+	}
+}
+
+// release closes what r holds: all of it, or what does not outlive a reset.
+func (r *run) release(keep bool) {
+	for _, n := range r.files {
+		n.file.Close()
+	}
+	for i := range r.nics {
+		if f := r.nics[i].file; f != nil {
+			f.Close()
+		}
+	}
+	if r.pageFile != nil {
+		r.pageFile.Close()
+		r.page.Close()
+	}
+	if r.group != nil {
+		r.group.Remove()
+	}
+	r.files, r.nics, r.page, r.pageFile, r.group = nil, nil, nil, nil, nil
+	if keep {
+		return
+	}
+	for _, f := range r.given {
+		if f != nil {
+			f.Close()
+		}
+	}
+	r.given = nil
+	if r.tty != nil {
+		r.tty.close()
+		r.tty = nil
+	}
+}
+
+// started is what the registry is to know of the host's part in a run.
+func (r *run) started() registry.Started {
+	s := registry.Started{}
+	if r.tty != nil {
+		s.TTY = r.tty.name
+	}
+	for _, n := range r.nics {
+		s.NICs = append(s.NICs, n.shown)
+	}
+	return s
+}
+
+// totals are the counters of a run.
+func (r *run) totals(cpu uint64) vmop.Totals {
+	t := vmop.Totals{CPU: cpu}
+	if r.page == nil {
+		return t
+	}
+	for i := range min(r.def.CPUs, counters.MaxVCPUs) {
+		t.VCPU = append(t.VCPU, r.page.VCPU(i))
+	}
+	for i := range min(len(r.def.Disks), counters.MaxDisks) {
+		d := r.page.Disk(i)
+		t.Disks = append(t.Disks, vmop.DiskTotals{
+			ReadOps: d.ReadOps, WriteOps: d.WriteOps, ReadBytes: d.ReadBytes, WriteBytes: d.WriteBytes,
+			ReadNanos: d.ReadNS, WriteNanos: d.WriteNS,
+		})
+	}
+	return t
+}
+
+// takePage keeps the counter page that came with a message.
+func (r *run) takePage(f *os.File) error {
+	if f == nil {
+		return fmt.Errorf("VM %d came without a counter page", r.id)
+	}
+	page, err := counters.Open(f)
+	if err != nil {
+		f.Close()
+		return err
+	}
+	r.page, r.pageFile, r.pageShown = page, f, false
+	return nil
+}
+
+// listenFor makes the socket on which a VM process waits for a later vmm.
+func listenFor(path string) (*os.File, error) {
+	os.Remove(path)
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	defer l.Close()
+	return l.File()
+}

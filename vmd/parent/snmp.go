@@ -1,0 +1,207 @@
+package parent
+
+import (
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"vmd/internal/counters"
+	"vmd/internal/imsg"
+	"vmd/internal/vmop"
+	"vmd/vmd/config"
+)
+
+func (p *parent) snmpConfig() vmop.SNMPConfig {
+	a := &p.cfg.AgentX
+	return vmop.SNMPConfig{
+		Enabled: a.Enabled, Path: a.Path, Context: a.Context,
+		Started: p.started, Version: p.opt.Version, Changed: p.changed,
+	}
+}
+
+// setupAgentX tells a new agentx of everything there is.
+func (p *parent) setupAgentX() {
+	p.send("agentx", vmop.SNMPSetup, 0, p.snmpConfig())
+	for _, r := range p.runs {
+		r.pageShown = false
+	}
+	for _, v := range p.reg.All() {
+		p.put(v)
+	}
+	p.send("agentx", vmop.SNMPLoaded, 0, nil)
+}
+
+// publish tells agentx what a VM is now.
+func (p *parent) publish(v vmop.VM) {
+	if !p.shown[v.ID] {
+		p.shown[v.ID] = true
+		p.changed = counters.Monotonic()
+	}
+	p.put(v)
+}
+
+func (p *parent) put(v vmop.VM) {
+	p.decorate(&v)
+	var page []*os.File
+	if r := p.runs[v.ID]; r != nil && r.pageFile != nil && v.PID != 0 && !r.pageShown {
+		if f, err := dup(r.pageFile); err == nil {
+			page, r.pageShown = append(page, f), true
+		}
+	}
+	p.send("agentx", vmop.SNMPPut, 0, v, page...)
+}
+
+func (p *parent) unpublish(id uint32) {
+	if p.shown[id] {
+		delete(p.shown, id)
+		p.changed = counters.Monotonic()
+	}
+	p.send("agentx", vmop.SNMPDelete, 0, vmop.VMID{ID: id})
+}
+
+func (p *parent) fromAgentX(m imsg.Msg) {
+	if vmop.Type(m.Type) != vmop.SNMPDial {
+		p.log.Error().Uint16("type", m.Type).Msg("unknown message from agentx")
+		return
+	}
+	path, id, to := p.cfg.AgentX.Path, m.ID, p.roles["agentx"].proc
+	go func() {
+		f, err := dialMaster(path)
+		p.loop.Post(func() {
+			c := p.snmpConfig()
+			var files []*os.File
+			if err != nil {
+				c.Detail = err.Error()
+			} else {
+				files = append(files, f)
+			}
+			if p.roles["agentx"].proc != to {
+				closeAll(files)
+				return
+			}
+			p.send("agentx", vmop.SNMPSetup, id, c, files...)
+		})
+	}()
+}
+
+const dialTime = 5 * time.Second
+
+// dialMaster connects to the master agent. We are root: what we connect to must
+// have been put there by root, or where only root puts things.
+func dialMaster(path string) (*os.File, error) {
+	st, err := os.Lstat(path)
+	if err == nil && st.Mode().Type() != fs.ModeSocket {
+		err = fmt.Errorf("%s: it is not a socket", path)
+	}
+	if err == nil && !rootsOwn(st) {
+		dir, derr := os.Stat(filepath.Dir(path))
+		if derr != nil || !rootsOwn(dir) || dir.Mode().Perm()&0o022 != 0 {
+			err = fmt.Errorf("%s: neither it nor its directory is root's alone", path)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	d := net.Dialer{Timeout: dialTime}
+	c, err := d.Dial("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.(*net.UnixConn).File()
+}
+
+func rootsOwn(st fs.FileInfo) bool {
+	s, ok := st.Sys().(*syscall.Stat_t)
+	return ok && s.Uid == 0
+}
+
+// decorate adds to a record what the registry does not know: sizes.
+func (p *parent) decorate(v *vmop.VM) {
+	for i := range v.Disks {
+		d := &v.Disks[i]
+		if im, ok := p.images[d.Path]; ok {
+			d.Size, d.Used = im.size, im.used
+			if d.Format == "" || im.format == "block" {
+				d.Format = im.format
+			}
+		}
+	}
+}
+
+// lookAtImages finds out how large the disks of vms are, beside the loop: they
+// may lie on a server that does not answer.
+func (p *parent) lookAtImages(vms []config.VM) {
+	want := map[string]config.Format{}
+	for i := range vms {
+		for _, d := range vms[i].Disks {
+			want[d.Path] = d.Format
+		}
+		if c := vms[i].CDROM; c != "" {
+			want[c] = config.FormatRaw
+		}
+	}
+	go func() {
+		found := map[string]image{}
+		look := cdromFile // no lock, and any type that a disk can have
+		for path, format := range want {
+			f, err := look.open(path)
+			if err != nil {
+				continue
+			}
+			if im, err := inspect(f, format); err == nil {
+				found[path] = im
+			}
+			f.Close()
+		}
+		p.loop.Post(func() { p.foundImages(found) })
+	}()
+}
+
+// foundImages takes note of sizes, and publishes the VMs that have got others.
+func (p *parent) foundImages(found map[string]image) {
+	news := map[string]bool{}
+	for path, im := range found {
+		if p.images[path] != im {
+			p.images[path], news[path] = im, true
+		}
+	}
+	if len(news) == 0 {
+		return
+	}
+	for _, v := range p.reg.All() {
+		for _, d := range v.Disks {
+			if news[d.Path] {
+				p.put(v)
+				break
+			}
+		}
+	}
+}
+
+// resident is the resident memory of process pid (proc_pid_statm(5)); 0 if it
+// is not to be had.
+func resident(pid int) uint64 {
+	if pid == 0 {
+		return 0
+	}
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 2 {
+		return 0
+	}
+	n, err := strconv.ParseUint(f[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n * uint64(os.Getpagesize())
+}

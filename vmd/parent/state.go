@@ -1,0 +1,51 @@
+package parent
+
+import (
+	"crypto/rand"
+	"fmt"
+
+	"vmd/vmd/parent/registry"
+	"vmd/vmd/parent/statefile"
+)
+
+// savedState is what the state file holds. Runs are of one boot of the host.
+type savedState struct {
+	BootID string
+	registry.State
+}
+
+// loadState makes the registry of what was saved.
+func (p *parent) loadState() error {
+	var s savedState
+	old, err := statefile.Load(p.paths.stateFile(), &s)
+	if err != nil {
+		return fmt.Errorf("%w; the numbers of VMs are in it: restore it, or remove it to number them anew", err)
+	}
+	if old != nil {
+		p.log.Error().Err(old).Msg("using the state before it")
+	}
+	if s.BootID != bootID() {
+		s.Runs = nil
+	}
+	p.reg = registry.New(s.State, rand.Reader)
+	return nil
+}
+
+// saveSoon saves the state when what is going on now has been done: one save
+// for many changes.
+func (p *parent) saveSoon() {
+	if !p.dirty {
+		p.dirty = true
+		p.loop.Post(p.saveState)
+	}
+}
+
+func (p *parent) saveState() {
+	if !p.dirty {
+		return
+	}
+	p.dirty = false
+	if err := statefile.Save(p.paths.stateFile(), savedState{bootID(), p.reg.State()}); err != nil {
+		p.log.Error().Err(err).Msg("state not saved")
+	}
+}
