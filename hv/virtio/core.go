@@ -24,6 +24,7 @@ type Core struct {
 
 	driver uint64 // feature bits as the driver wrote them
 	frozen bool   // FEATURES_OK was accepted
+	legacy bool   // the driver uses the legacy interface
 	active bool   // between Activate and Reset
 	queues []QueueConfig
 }
@@ -78,7 +79,7 @@ func (c *Core) DriverFeatures() uint64 { return c.driver }
 // SetDriverFeatures takes the driver's choice. Once the device has accepted it
 // further writes change nothing (virtio 1.3, 3.1.1).
 func (c *Core) SetDriverFeatures(v uint64) {
-	if !c.frozen {
+	if !c.frozen && !c.legacy {
 		c.driver = v
 	}
 }
@@ -106,15 +107,21 @@ func (c *Core) Enable(i int) {
 		return
 	}
 	if !c.frozen || c.active {
-		c.Fail(fmt.Errorf("queue %d: enabled outside the set-up phase", i))
+		c.Fail(errLate(i))
 		return
 	}
+	c.enable(i)
+}
+
+func errLate(i int) error { return fmt.Errorf("queue %d: enabled outside the set-up phase", i) }
+
+func (c *Core) enable(i int) {
 	q, err := newQueue(c, i)
 	if err != nil {
 		c.Fail(fmt.Errorf("queue %d: %w", i, err))
 		return
 	}
-	qc.queue, qc.Enabled = q, true
+	c.queues[i].queue, c.queues[i].Enabled = q, true
 }
 
 // Status is device_status.
@@ -155,10 +162,11 @@ func inOrder(v uint8) bool {
 		needs(VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK)
 }
 
-// acceptable says whether the device can work with the driver's choice. There
-// is no legacy interface here, so VERSION_1 is a must (virtio 1.3, 6.2).
+// acceptable says whether the device can work with the driver's choice. The
+// legacy interface has registers of its own, so VERSION_1 is a must here
+// (virtio 1.3, 6.2).
 func (c *Core) acceptable() bool {
-	return c.driver&^c.Features() == 0 && c.driver&VIRTIO_F_VERSION_1 != 0
+	return !c.legacy && c.driver&^c.Features() == 0 && c.driver&VIRTIO_F_VERSION_1 != 0
 }
 
 func (c *Core) activate() {
@@ -178,7 +186,7 @@ func (c *Core) Reset() {
 	if c.active {
 		c.dev.Reset()
 	}
-	c.active, c.frozen, c.driver = false, false, 0
+	c.active, c.frozen, c.legacy, c.driver = false, false, false, 0
 	for i := range c.queues {
 		qc := &c.queues[i]
 		*qc = QueueConfig{Max: qc.Max, Size: qc.Max, bell: qc.bell}

@@ -165,7 +165,7 @@ func (f *Function) writeQueue(off uint64, size int, v uint64) {
 // vector is what a vector register holds after v was written to it: NoVector
 // where there is no such vector (virtio 1.3, 4.1.5.1.2.1).
 func (f *Function) vector(v uint64) uint32 {
-	if v >= uint64(f.pci.MSIX().Vectors()) {
+	if m := f.pci.MSIX(); m == nil || v >= uint64(m.Vectors()) {
 		return pci.NoVector
 	}
 	return uint32(v)

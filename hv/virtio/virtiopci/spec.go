@@ -10,6 +10,18 @@ const (
 	modernRevision = 1
 )
 
+// transitional are the device ids of types that have a legacy interface
+// (virtio 1.3, 4.1.2.1). Such a function has revision 0, and the type as its
+// subsystem id.
+var transitional = map[uint16]uint16{
+	virtio.VIRTIO_ID_NET:     0x1000,
+	virtio.VIRTIO_ID_BLOCK:   0x1001,
+	virtio.VIRTIO_ID_BALLOON: 0x1002,
+	virtio.VIRTIO_ID_CONSOLE: 0x1003,
+	virtio.VIRTIO_ID_SCSI:    0x1004,
+	virtio.VIRTIO_ID_RNG:     0x1005,
+}
+
 // classes are the PCI class codes of device types. Drivers go by vendor and
 // device id; the class is for people and firmware.
 var classes = map[uint16]uint32{
@@ -54,6 +66,13 @@ const (
 	notifyWidth  = 2 // bytes that a driver writes
 )
 
+// The legacy BAR, in I/O space. The largest configuration of a device type
+// that has one is that of a disk, 60 bytes.
+const (
+	legacyBAR  = 0
+	legacySize = 0x80
+)
+
 // Where the capabilities are. MSI-X is first in the list: OpenBSD's driver
 // takes everything behind the first vendor capability for one too.
 const (
@@ -92,6 +111,23 @@ const (
 	queueDriver      = 40
 	queueDevice      = 48
 	queueAddrEnd     = 56
+)
+
+// Legacy registers (virtio 1.3, 4.1.4.10). The two vectors are there only
+// while MSI-X is on; the device's configuration follows what is there.
+const (
+	legacyDevFeature   = 0
+	legacyDrvFeature   = 4
+	legacyQueuePage    = 8
+	legacyQueueSize    = 12
+	legacyQueueSelect  = 14
+	legacyQueueNotify  = 16
+	legacyStatus       = 18
+	legacyISR          = 19
+	legacyConfigVector = 20
+	legacyQueueVector  = 22
+	legacyDevice       = 20
+	legacyDeviceMSIX   = 24
 )
 
 // Bits of the ISR (virtio 1.3, 4.1.4.5).

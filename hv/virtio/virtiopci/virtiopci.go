@@ -1,6 +1,7 @@
-// Package virtiopci is virtio over PCI, modern interface only (virtio 1.3,
-// 4.1): registers in one 64-bit BAR, doorbells as ioeventfds, MSI-X, and the
-// pin with its ISR for guests without it.
+// Package virtiopci is virtio over PCI (virtio 1.3, 4.1): registers in one
+// 64-bit BAR, doorbells as ioeventfds, MSI-X, and the pin with its ISR for
+// guests without it. Devices that are asked to have the legacy interface of
+// virtio 0.9 too, in an I/O BAR, for drivers that know no other.
 package virtiopci
 
 import (
@@ -19,12 +20,25 @@ import (
 type Options struct {
 	// ID replaces the ids that the device type implies, unless it is zero.
 	ID pci.ID
+	// Interface says which drivers can use the device.
+	Interface Interface
 	// Warn is told why the guest lost the device, at most once between two
 	// resets of it, and of doorbells that the machine refused. A guest can
 	// reset as often as it likes. Warn is called from any goroutine and must
 	// not block.
 	Warn func(error)
 }
+
+// Interface is which registers a device has (virtio 1.3, 4.1.1). It is part of
+// what a guest sees.
+type Interface uint8
+
+// The interfaces.
+const (
+	Modern       Interface = iota // virtio 1.0 and later
+	Transitional                  // both
+	Legacy                        // virtio 0.9 alone: no MSI-X, no capabilities
+)
 
 // Function is a virtio device in a PCI slot.
 type Function struct {
@@ -45,9 +59,8 @@ type Function struct {
 	devSelect uint32
 	drvSelect uint32
 	queue     uint16 // queue_select
-	decoded   bool   // the register BAR answers at base
-	base      uint64
-	bells     []bool // doorbells registered with the machine
+	modern    doorbells
+	legacy    doorbells
 }
 
 // New makes the function of dev for the machine h, whose memory is m. Put PCI()
@@ -62,9 +75,10 @@ func New(h pci.Host, m *mem.Memory, dev virtio.Device, o Options) (*Function, er
 		return nil, err
 	}
 	f.queueVec = make([]atomic.Uint32, f.core.Queues())
-	f.bells = make([]bool, f.core.Queues())
+	f.modern = doorbells{bar: regsBAR, at: f.modernBell, set: make([]bool, f.core.Queues())}
+	f.legacy = doorbells{bar: legacyBAR, at: f.legacyBell, set: make([]bool, f.core.Queues())}
 	f.resetRegisters()
-	if err := f.build(o.ID); err != nil {
+	if err := f.build(o); err != nil {
 		return nil, errors.Join(fmt.Errorf("virtio device %d: %w", dev.Type(), err), f.core.Close())
 	}
 	return f, nil
@@ -101,22 +115,49 @@ func (f *Function) Close() error {
 }
 
 // build makes the PCI function: ids, BARs, capabilities.
-func (f *Function) build(id pci.ID) error {
-	typ := f.dev.Type()
-	if id == (pci.ID{}) {
-		class, ok := classes[typ]
-		if !ok {
-			class = classOther
-		}
-		id = pci.ID{
-			Vendor: vendorVirtio, Device: modernDevice + typ, Class: class, Revision: modernRevision,
-			SubVendor: vendorVirtio, SubDevice: modernSubID + typ,
-		}
+func (f *Function) build(o Options) error {
+	id, err := identity(f.dev.Type(), o)
+	if err != nil {
+		return err
 	}
 	f.pci = pci.NewFunction(f.host, id)
 	f.pci.UseINTx()
-	f.pci.Hooks = pci.Hooks{Reset: f.reset, Decode: f.decode, ReadConfig: f.readWindow, WriteConfig: f.writeWindow}
+	f.pci.Hooks = pci.Hooks{Reset: f.reset, Decode: f.decode}
+	var errs []error
+	if o.Interface != Modern {
+		errs = append(errs, f.pci.AddBAR(legacyBAR, pci.BARIO, legacySize, (*legacyRegisters)(f)))
+	}
+	if o.Interface != Legacy {
+		errs = append(errs, f.buildModern())
+	}
+	return errors.Join(errs...)
+}
 
+// identity is what the function is recognised by (virtio 1.3, 4.1.2).
+func identity(typ uint16, o Options) (pci.ID, error) {
+	if o.ID != (pci.ID{}) {
+		return o.ID, nil
+	}
+	class, ok := classes[typ]
+	if !ok {
+		class = classOther
+	}
+	if o.Interface == Modern {
+		return pci.ID{
+			Vendor: vendorVirtio, Device: modernDevice + typ, Class: class, Revision: modernRevision,
+			SubVendor: vendorVirtio, SubDevice: modernSubID + typ,
+		}, nil
+	}
+	device, ok := transitional[typ]
+	if !ok {
+		return pci.ID{}, errors.New("no legacy interface is defined for it")
+	}
+	return pci.ID{Vendor: vendorVirtio, Device: device, Class: class, SubVendor: vendorVirtio, SubDevice: typ}, nil
+}
+
+// buildModern adds the registers of virtio 1.x.
+func (f *Function) buildModern() error {
+	f.pci.Hooks.ReadConfig, f.pci.Hooks.WriteConfig = f.readWindow, f.writeWindow
 	notify := binary.LittleEndian.AppendUint32(nil, notifyStride)
 	windowMask := make([]byte, 18)
 	for _, off := range []int{windowBAR, windowOffset, windowLength, windowData} {
@@ -165,57 +206,24 @@ func (f *Function) resetRegisters() {
 	}
 }
 
-// decode follows the register BAR.
-func (f *Function) decode(n int, addr uint64, on bool) {
-	if n != regsBAR {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !on {
-		f.decoded = false
-		f.syncBells() // at the address they were added with
-		return
-	}
-	f.base, f.decoded = addr, true
-	f.syncBells()
-}
-
-// syncBells registers the doorbells of enabled queues with the machine while
-// the BAR is decoded, and takes back all others. Where the machine refuses one,
-// the guest's write reaches the registers instead, which is slower and no
-// different.
-func (f *Function) syncBells() {
-	for i := range f.bells {
-		want := f.decoded && f.core.Queue(i).Enabled
-		if want == f.bells[i] {
-			continue
-		}
-		d := pci.Doorbell{
-			Addr: f.base + offNotify + notifyStride*uint64(i),
-			Size: notifyWidth,
-			FD:   f.core.Doorbell(i).FD(),
-		}
-		var err error
-		if want {
-			err = f.host.AddDoorbell(d)
-		} else {
-			err = f.host.RemoveDoorbell(d)
-		}
-		if err != nil {
-			f.warn(fmt.Errorf("doorbell of queue %d: %w", i, err))
-		}
-		f.bells[i] = want && err == nil
-	}
-}
-
 func (f *Function) setStatus(v uint8) {
 	f.core.SetStatus(v)
 	if v == 0 {
-		f.resetRegisters()
-		f.takeISR()
-		f.syncBells()
+		f.wasReset()
 	}
+}
+
+// wasReset lets the transport follow a reset of the device.
+func (f *Function) wasReset() {
+	f.resetRegisters()
+	f.takeISR()
+	f.syncBells()
+}
+
+// usesMSIX says whether interrupts are messages.
+func (f *Function) usesMSIX() bool {
+	m := f.pci.MSIX()
+	return m != nil && m.Enabled()
 }
 
 // NotifyQueue implements virtio.Notifier.
@@ -225,8 +233,8 @@ func (f *Function) NotifyQueue(i int) { f.interrupt(isrQueue, &f.queueVec[i]) }
 func (f *Function) NotifyConfig() { f.interrupt(isrConfig, &f.configVec) }
 
 func (f *Function) interrupt(bit uint8, vec *atomic.Uint32) {
-	if m := f.pci.MSIX(); m.Enabled() {
-		m.Signal(uint16(vec.Load()))
+	if f.usesMSIX() {
+		f.pci.MSIX().Signal(uint16(vec.Load()))
 		return
 	}
 	f.isrMu.Lock()

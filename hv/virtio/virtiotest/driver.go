@@ -38,6 +38,9 @@ type Driver struct {
 	Features uint64
 	// INTx uses the pin instead of MSI-X; set it before Init.
 	INTx bool
+	// Legacy is set for a driver of the legacy interface, at port IO.
+	Legacy bool
+	IO     uint64
 
 	// Addresses of the four structures, found in the capabilities.
 	Common, ISR, Device, Notify uint64
@@ -130,23 +133,42 @@ func (d *Driver) Write(addr uint64, size int, v uint64) {
 }
 
 // Status reads device_status.
-func (d *Driver) Status() uint8 { return uint8(d.Read(d.Common+DeviceStatus, 1)) }
+func (d *Driver) Status() uint8 {
+	if d.Legacy {
+		return uint8(d.In(LegacyStatus, 1))
+	}
+	return uint8(d.Read(d.Common+DeviceStatus, 1))
+}
 
 // SetStatus writes device_status.
-func (d *Driver) SetStatus(v uint8) { d.Write(d.Common+DeviceStatus, 1, uint64(v)) }
+func (d *Driver) SetStatus(v uint8) {
+	if d.Legacy {
+		d.Out(LegacyStatus, 1, uint32(v))
+		return
+	}
+	d.Write(d.Common+DeviceStatus, 1, uint64(v))
+}
 
 // Offered reads the feature bits that the device offers.
 func (d *Driver) Offered() uint64 {
+	if d.Legacy {
+		return uint64(d.In(LegacyDeviceFeature, 4))
+	}
 	d.Write(d.Common+DeviceFeatureSelect, 4, 0)
 	lo := d.Read(d.Common+DeviceFeature, 4)
 	d.Write(d.Common+DeviceFeatureSelect, 4, 1)
 	return d.Read(d.Common+DeviceFeature, 4)<<32 | lo
 }
 
-// Init resets the device and negotiates features, to which it adds VERSION_1.
+// Init resets the device and negotiates features, to which it adds VERSION_1
+// unless the driver is a legacy one.
 func (d *Driver) Init(features uint64) {
 	t := d.Host.t
 	t.Helper()
+	if d.Legacy {
+		d.initLegacy(features)
+		return
+	}
 	d.Features = features | Modern
 	d.SetStatus(0)
 	if s := d.Status(); s != 0 {
@@ -184,6 +206,10 @@ func (d *Driver) enableMSIX() {
 	}
 	at := d.find(0x11)
 	d.SetConfig(at+2, 2, 1<<15)
+	if d.Legacy {
+		d.Out(LegacyConfigVector, 2, 0)
+		return
+	}
 	d.Write(d.Common+ConfigVector, 2, 0)
 }
 
@@ -208,9 +234,13 @@ func (d *Driver) find(id uint32) int {
 // Start sets DRIVER_OK.
 func (d *Driver) Start() { d.SetStatus(d.Status() | virtio.VIRTIO_CONFIG_S_DRIVER_OK) }
 
-// Queue sets queue i up with size descriptors and enables it.
+// Queue sets queue i up with size descriptors and enables it. A legacy driver
+// has no say in the size.
 func (d *Driver) Queue(i int, size uint16) *Queue {
 	d.Host.t.Helper()
+	if d.Legacy {
+		return d.legacyQueue(i)
+	}
 	h := d.Host
 	q := &Queue{
 		d: d, index: i, size: size,
@@ -236,6 +266,14 @@ func (d *Driver) Queue(i int, size uint16) *Queue {
 		h.t.Fatalf("queue %d did not come up, status %#x", i, d.Status())
 	}
 	return q
+}
+
+// TakeISR reads the ISR, which lowers the line.
+func (d *Driver) TakeISR() uint8 {
+	if d.Legacy {
+		return uint8(d.In(LegacyISR, 1))
+	}
+	return uint8(d.Read(d.ISR, 1))
 }
 
 // WaitConfig waits for a configuration interrupt.

@@ -43,7 +43,7 @@ type Host struct {
 	end   mem.GPA
 
 	mu    sync.Mutex
-	bells map[uint64]pci.Doorbell
+	bells map[bellKey]pci.Doorbell
 	msis  []*MSI
 	lines map[uint32]*Line
 }
@@ -62,7 +62,7 @@ func NewHost(t testing.TB, size int) *Host {
 	}
 	h := &Host{
 		Mem: m, t: t, free: RAMBase, end: RAMBase + mem.GPA(size),
-		bells: map[uint64]pci.Doorbell{}, lines: map[uint32]*Line{},
+		bells: map[bellKey]pci.Doorbell{}, lines: map[uint32]*Line{},
 	}
 	h.PCI = pci.NewBus(h, windows)
 	if err := h.PCI.MapConfig(nil); err != nil {
@@ -75,10 +75,16 @@ func NewHost(t testing.TB, size int) *Host {
 // breaks it, unless warn is given. The device is closed with the test.
 func (h *Host) Plug(slot int, dev virtio.Device, warn func(error)) *virtiopci.Function {
 	h.t.Helper()
-	if warn == nil {
-		warn = func(err error) { h.t.Errorf("device failed: %v", err) }
+	return h.PlugWith(slot, dev, virtiopci.Options{Warn: warn})
+}
+
+// PlugWith is Plug with all that a function can be asked for.
+func (h *Host) PlugWith(slot int, dev virtio.Device, o virtiopci.Options) *virtiopci.Function {
+	h.t.Helper()
+	if o.Warn == nil {
+		o.Warn = func(err error) { h.t.Errorf("device failed: %v", err) }
 	}
-	f, err := virtiopci.New(h, h.Mem, dev, virtiopci.Options{Warn: warn})
+	f, err := virtiopci.New(h, h.Mem, dev, o)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -128,6 +134,15 @@ func (h *Host) Ports() *bus.Bus { return &h.ports }
 // MMIO implements pci.Host.
 func (h *Host) MMIO() *bus.Bus { return &h.mmio }
 
+// bellKey is what tells the writes apart that ring doorbells.
+type bellKey struct {
+	port bool
+	addr uint64
+	data uint16 // 0 unless the doorbell is for one value
+}
+
+func keyOf(d pci.Doorbell) bellKey { return bellKey{d.Port, d.Addr, uint16(d.Data)} }
+
 // AddDoorbell implements pci.Host.
 func (h *Host) AddDoorbell(d pci.Doorbell) error {
 	h.mu.Lock()
@@ -135,10 +150,10 @@ func (h *Host) AddDoorbell(d pci.Doorbell) error {
 	if h.NoDoorbells {
 		return fmt.Errorf("doorbell at %#x: refused", d.Addr)
 	}
-	if _, ok := h.bells[d.Addr]; ok {
+	if _, ok := h.bells[keyOf(d)]; ok {
 		return fmt.Errorf("doorbell at %#x: there is one already", d.Addr)
 	}
-	h.bells[d.Addr] = d
+	h.bells[keyOf(d)] = d
 	return nil
 }
 
@@ -146,10 +161,10 @@ func (h *Host) AddDoorbell(d pci.Doorbell) error {
 func (h *Host) RemoveDoorbell(d pci.Doorbell) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.bells[d.Addr] != d {
+	if h.bells[keyOf(d)] != d {
 		return fmt.Errorf("doorbell at %#x: not the one that was added", d.Addr)
 	}
-	delete(h.bells, d.Addr)
+	delete(h.bells, keyOf(d))
 	return nil
 }
 
@@ -163,13 +178,27 @@ func (h *Host) Doorbells() int {
 // Poke is a guest's write to a memory address: to a doorbell, or a device.
 func (h *Host) Poke(addr uint64, data []byte) {
 	h.mu.Lock()
-	d, ok := h.bells[addr]
+	d, ok := h.bells[bellKey{addr: addr}]
 	h.mu.Unlock()
 	if ok && (d.Size == 0 || int(d.Size) == len(data)) {
 		ring(d.FD)
 		return
 	}
 	h.mmio.Write(addr, data)
+}
+
+// PokePort is a guest's write to a port: to a doorbell, or a device.
+func (h *Host) PokePort(port uint64, data []byte) {
+	if len(data) == 2 {
+		h.mu.Lock()
+		d, ok := h.bells[bellKey{true, port, uint16(data[0]) | uint16(data[1])<<8}]
+		h.mu.Unlock()
+		if ok {
+			ring(d.FD)
+			return
+		}
+	}
+	h.ports.Write(port, data)
 }
 
 // MSI implements pci.Host.

@@ -153,6 +153,10 @@ func (q *Queue) Kick() {
 // Ring rings the doorbell.
 func (q *Queue) Ring() {
 	binary.LittleEndian.PutUint16(q.ringBuf[:], uint16(q.index))
+	if q.d.Legacy {
+		q.d.Host.PokePort(q.bell, q.ringBuf[:])
+		return
+	}
 	q.d.Host.Poke(q.bell, q.ringBuf[:])
 }
 
@@ -178,7 +182,7 @@ func (q *Queue) Wait() (head uint16, n uint32) {
 		}
 		q.irq.wait("used buffer")
 		if q.d.INTx {
-			q.d.Read(q.d.ISR, 1)
+			q.d.TakeISR()
 		}
 	}
 }
