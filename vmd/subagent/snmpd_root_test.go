@@ -393,3 +393,32 @@ func (h *testHost) setCode() gosnmp.SNMPError {
 	}
 	return r.Error
 }
+
+// With the sample configuration the VMs are in the view that Debian's own
+// configuration gives its communities, and without it they are not.
+func TestSampleConfiguration(t *testing.T) {
+	sample, err := os.ReadFile("../../etc/monitoring/snmpd.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stock := []string{
+		"view systemonly included .1.3.6.1.2.1.1",
+		"view systemonly included .1.3.6.1.2.1.25.1",
+		"rocommunity stock default -V systemonly",
+	}
+	for want, lines := range map[string][]string{
+		"1.2.0=<nil>": stock,
+		"1.2.0=1":     append(slices.Clone(stock), strings.Split(string(sample), "\n")...),
+	} {
+		h := newHost(t, vmop.SNMPConfig{Enabled: true}, lines...)
+		h.begin(named(3, "web"))
+		h.await("1.2.0=1") // with a community that sees everything
+		h.client = h.manager("stock")
+		if got := h.get("1.2.0")[0]; got != want {
+			t.Errorf("with %d lines: %s, want %s", len(lines), got, want)
+		}
+		if log := h.snmpd.Log(); strings.Contains(log, "Error:") || strings.Contains(log, "Warning:") {
+			t.Errorf("snmpd says:\n%s", log)
+		}
+	}
+}
