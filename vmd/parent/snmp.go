@@ -22,6 +22,7 @@ func (p *parent) snmpConfig() vmop.SNMPConfig {
 	return vmop.SNMPConfig{
 		Enabled: a.Enabled, Path: a.Path, Context: a.Context,
 		Started: p.started, Version: p.opt.Version, Changed: p.changed,
+		PerVM: true, // RFC 7666 has no DEFVAL; managers expect to hear of their VMs
 	}
 }
 
