@@ -18,6 +18,7 @@ type client struct {
 	peer    vmop.Peer
 	user    *user
 	pending map[uint64]struct{} // ids of requests that parent has not answered
+	asked   bool                // parent knows of it
 
 	ended   chan struct{} // closed by end, for read
 	endOnce sync.Once
@@ -162,9 +163,9 @@ func (s *server) leave(c *client, why error) {
 	}
 	delete(s.clients, c.id)
 	c.user.conns--
-	// Who waits for nothing leaves unnoticed: coming and going costs parent
+	// Who has asked nothing leaves unnoticed: coming and going costs parent
 	// nothing.
-	if len(c.pending) > 0 {
+	if c.asked {
 		s.parent.Send(uint16(vmop.ClientGone), 0, vmop.ClientID{Client: c.id})
 	}
 	if s.listener != nil {

@@ -179,4 +179,5 @@ func (s *server) forward(c *client, m *imsg.Msg) {
 		return
 	}
 	c.pending[m.ID] = struct{}{}
+	c.asked = true
 }

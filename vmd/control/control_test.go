@@ -153,6 +153,23 @@ func TestClientGone(t *testing.T) {
 	result(t, c, 1)
 }
 
+// Parent hears of everybody who leaves, if it ever heard of them at all.
+func TestClientGoneAfterItsAnswer(t *testing.T) {
+	r := newRig(t, fast())
+	r.dial().Close() // has asked nothing
+	c := r.dial()
+	send(t, c, vmop.List, 1, vmop.ListRequest{})
+	_, e := r.request()
+	r.reply(e, 1, vmop.Answer, vmop.Result{})
+	result(t, c, 1)
+	c.Close()
+	m, err := r.parent.Recv()
+	var id vmop.ClientID
+	if err != nil || vmop.Type(m.Type) != vmop.ClientGone || imsg.Unmarshal(m.Payload, &id) != nil || id.Client != e.Client {
+		t.Fatalf("parent got %+v, %v; want ClientGone of %d", m, err, e.Client)
+	}
+}
+
 func TestClientRefused(t *testing.T) {
 	r := newRig(t, fast())
 	c := r.dial()
