@@ -25,6 +25,9 @@ func (p *Process) Confine() error {
 	if os.Getenv(envUnconfined) != "" {
 		return nil
 	}
+	if usesCgo {
+		return fmt.Errorf("confine %s: vmd was built with cgo; build it with CGO_ENABLED=0", p.Name)
+	}
 	uid, gid, err := p.ids()
 	if err != nil {
 		return err

@@ -54,6 +54,15 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
+// needConfinement skips where processes cannot be confined, or built to be.
+func needConfinement(t *testing.T) {
+	t.Helper()
+	testenv.Root(t)
+	if usesCgo {
+		t.Skip("built with cgo, for the race detector perhaps; vmd never is")
+	}
+}
+
 // spawnChild does what vmm does: it starts another process in its own jail,
 // from what little it sees of the file system.
 func spawnChild(p *Process) {
@@ -122,7 +131,7 @@ func status(t *testing.T, pid int, field string) []string {
 }
 
 func TestConfineLeavesOnlyWhatTheTableSays(t *testing.T) {
-	testenv.Root(t)
+	needConfinement(t)
 	for _, role := range []string{"control", "agentx", "priv", "vmm", "vm"} {
 		t.Run(role, func(t *testing.T) {
 			checkConfined(t, spawn(t, role).PID, Roles[role])
@@ -132,7 +141,7 @@ func TestConfineLeavesOnlyWhatTheTableSays(t *testing.T) {
 
 // A VM process is spawned by vmm, which is no longer root.
 func TestVMMJailsItsChildren(t *testing.T) {
-	testenv.Root(t)
+	needConfinement(t)
 	c := spawn(t, "vmm")
 	c.Conn.Send(msgSpawn, 0, nil)
 	m, err := c.Conn.Recv()
@@ -215,7 +224,7 @@ func checkNamespaces(t *testing.T, pid int, flags uintptr) {
 }
 
 func TestForbiddenCallEndsTheProcess(t *testing.T) {
-	testenv.Root(t)
+	needConfinement(t)
 	c := spawn(t, "control")
 	c.Conn.Send(msgForbidden, 0, nil)
 	select {
