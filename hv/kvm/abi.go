@@ -265,3 +265,41 @@ type systemExit struct {
 	Ndata uint32
 	Data  [16]uint64
 }
+
+// coalescedZone is struct kvm_coalesced_mmio_zone.
+type coalescedZone struct {
+	Addr uint64
+	Size uint32
+	PIO  uint32
+}
+
+// coalescedEntry is struct kvm_coalesced_mmio.
+type coalescedEntry struct {
+	PhysAddr uint64
+	Len      uint32
+	PIO      uint32
+	Data     [8]byte
+}
+
+// pageSize is the kernel's, and coalescedMax how many entries fit on a page.
+const (
+	pageSize     = 4096
+	coalescedMax = (pageSize - 8) / 24
+)
+
+// coalescedRing is struct kvm_coalesced_mmio_ring: we take at First, the kernel
+// adds at Last.
+type coalescedRing struct {
+	First, Last uint32
+	Entries     [coalescedMax]coalescedEntry
+}
+
+// clockData is struct kvm_clock_data.
+type clockData struct {
+	Clock    uint64
+	Flags    uint32
+	_        uint32
+	Realtime uint64
+	HostTSC  uint64
+	_        [4]uint32
+}

@@ -40,6 +40,10 @@ var abiStructs = []struct {
 	{"kvm_irq_routing", irqRouting{}, false, "nr flags entries"},
 	{"kvm_irqfd", irqfd{}, true, "fd gsi flags resamplefd -"},
 	{"kvm_ioeventfd", ioeventfd{}, true, "datamatch addr len fd flags -"},
+	{"kvm_coalesced_mmio_zone", coalescedZone{}, true, "addr size pio"},
+	{"kvm_coalesced_mmio", coalescedEntry{}, true, "phys_addr len pio data"},
+	{"kvm_coalesced_mmio_ring", coalescedRing{}, false, "first last coalesced_mmio"},
+	{"kvm_clock_data", clockData{}, true, "clock flags - realtime host_tsc -"},
 	{"kvm_pit_config", pitConfig{}, true, "flags -"},
 	{"kvm_enable_cap", enableCap{}, true, "cap flags args -"},
 	{"kvm_mp_state", mpState{}, true, "mp_state"},
@@ -90,6 +94,8 @@ var abiNumbers = map[string]uint64{
 
 	"KVM_CAP_PMU_CAPABILITY": uint64(KVM_CAP_PMU_CAPABILITY), "KVM_PMU_CAP_DISABLE": KVM_PMU_CAP_DISABLE,
 
+	"KVM_REGISTER_COALESCED_MMIO": KVM_REGISTER_COALESCED_MMIO, "KVM_SET_CLOCK": KVM_SET_CLOCK, "KVM_GET_CLOCK": KVM_GET_CLOCK,
+	"KVM_CAP_COALESCED_MMIO": uint64(KVM_CAP_COALESCED_MMIO), "KVM_CAP_COALESCED_PIO": uint64(KVM_CAP_COALESCED_PIO),
 	"KVM_EXIT_IO": uint64(KVM_EXIT_IO), "KVM_EXIT_HLT": uint64(KVM_EXIT_HLT), "KVM_EXIT_MMIO": uint64(KVM_EXIT_MMIO),
 	"KVM_EXIT_SHUTDOWN": uint64(KVM_EXIT_SHUTDOWN), "KVM_EXIT_FAIL_ENTRY": uint64(KVM_EXIT_FAIL_ENTRY), "KVM_EXIT_INTR": uint64(KVM_EXIT_INTR),
 	"KVM_EXIT_INTERNAL_ERROR": uint64(KVM_EXIT_INTERNAL_ERROR), "KVM_EXIT_SYSTEM_EVENT": uint64(KVM_EXIT_SYSTEM_EVENT),

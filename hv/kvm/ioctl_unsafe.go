@@ -44,3 +44,9 @@ func runOf(m []byte) *runPage { return (*runPage)(unsafe.Pointer(unsafe.SliceDat
 
 // exitAs looks at the union of r as one of its members.
 func exitAs[T any](r *runPage) *T { return (*T)(unsafe.Pointer(&r.Exit)) }
+
+// coalescedRingOf looks at a page of a vCPU's shared pages as the VM's ring of
+// coalesced writes.
+func coalescedRingOf(page []byte) *coalescedRing {
+	return (*coalescedRing)(unsafe.Pointer(unsafe.SliceData(page)))
+}

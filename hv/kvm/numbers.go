@@ -15,17 +15,20 @@ const (
 	KVM_GET_SUPPORTED_CPUID = 0xc008ae05
 
 	// On a VM descriptor.
-	KVM_CREATE_VCPU            = 0xae41
-	KVM_SET_USER_MEMORY_REGION = 0x4020ae46
-	KVM_SET_TSS_ADDR           = 0xae47
-	KVM_SET_IDENTITY_MAP_ADDR  = 0x4008ae48
-	KVM_CREATE_IRQCHIP         = 0xae60
-	KVM_IRQ_LINE               = 0x4008ae61
-	KVM_SET_GSI_ROUTING        = 0x4008ae6a
-	KVM_IRQFD                  = 0x4020ae76
-	KVM_CREATE_PIT2            = 0x4040ae77
-	KVM_IOEVENTFD              = 0x4040ae79
-	KVM_ENABLE_CAP             = 0x4068aea3
+	KVM_CREATE_VCPU             = 0xae41
+	KVM_SET_USER_MEMORY_REGION  = 0x4020ae46
+	KVM_SET_TSS_ADDR            = 0xae47
+	KVM_SET_IDENTITY_MAP_ADDR   = 0x4008ae48
+	KVM_CREATE_IRQCHIP          = 0xae60
+	KVM_IRQ_LINE                = 0x4008ae61
+	KVM_SET_GSI_ROUTING         = 0x4008ae6a
+	KVM_REGISTER_COALESCED_MMIO = 0x4010ae67
+	KVM_IRQFD                   = 0x4020ae76
+	KVM_CREATE_PIT2             = 0x4040ae77
+	KVM_IOEVENTFD               = 0x4040ae79
+	KVM_SET_CLOCK               = 0x4030ae7b
+	KVM_GET_CLOCK               = 0x8030ae7c
+	KVM_ENABLE_CAP              = 0x4068aea3
 
 	// On a vCPU descriptor.
 	KVM_RUN             = 0xae80
@@ -62,6 +65,7 @@ const (
 	KVM_CAP_NR_VCPUS                  Cap = 9
 	KVM_CAP_NR_MEMSLOTS               Cap = 10
 	KVM_CAP_MP_STATE                  Cap = 14
+	KVM_CAP_COALESCED_MMIO            Cap = 15
 	KVM_CAP_IRQ_ROUTING               Cap = 25
 	KVM_CAP_IRQFD                     Cap = 32
 	KVM_CAP_PIT2                      Cap = 33
@@ -78,6 +82,7 @@ const (
 	KVM_CAP_MAX_VCPU_ID               Cap = 128
 	KVM_CAP_X2APIC_API                Cap = 129
 	KVM_CAP_IMMEDIATE_EXIT            Cap = 136
+	KVM_CAP_COALESCED_PIO             Cap = 162
 	KVM_CAP_HALT_POLL                 Cap = 182
 	KVM_CAP_EXIT_ON_EMULATION_FAILURE Cap = 204
 	KVM_CAP_PMU_CAPABILITY            Cap = 212

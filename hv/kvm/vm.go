@@ -142,3 +142,21 @@ func (vm *VM) ioeventfd(e IOEvent, flags uint32) error {
 	}
 	return nil
 }
+
+// Clock is what the guest's kvmclock shows, in nanoseconds since the VM was
+// made.
+func (vm *VM) Clock() (uint64, error) {
+	var c clockData
+	if _, err := ioctlPtr(vm.fd, KVM_GET_CLOCK, &c); err != nil {
+		return 0, fmt.Errorf("KVM_GET_CLOCK: %w", err)
+	}
+	return c.Clock, nil
+}
+
+// SetClock makes the guest's kvmclock go on from ns.
+func (vm *VM) SetClock(ns uint64) error {
+	if _, err := ioctlPtr(vm.fd, KVM_SET_CLOCK, &clockData{Clock: ns}); err != nil {
+		return fmt.Errorf("KVM_SET_CLOCK: %w", err)
+	}
+	return nil
+}
