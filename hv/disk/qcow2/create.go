@@ -74,8 +74,7 @@ func plan(o Options) (*newImage, error) {
 	if n.l1Entries*8 > maxL1Bytes {
 		return nil, unsupported("disk of %d bytes with clusters of %d", o.Size, n.cluster())
 	}
-	// An L1 table has a cluster even if it has no entry, as QEMU's.
-	n.l1 = extent{n.cluster(), max(n.cluster(), n.alignUp(n.l1Entries*8))}
+	n.l1 = extent{n.cluster(), n.alignUp(n.l1Entries * 8)}
 	n.planCounts()
 	return n, nil
 }

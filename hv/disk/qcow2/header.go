@@ -232,7 +232,7 @@ func (h *Header) readNames(f io.ReaderAt, length int64, nameOff uint64, nameLen 
 		if nameLen > maxBackingName {
 			return unsupported("backing file name of %d bytes", nameLen)
 		}
-		if nameOff < uint64(length) || nameOff+uint64(nameLen) > uint64(end) {
+		if nameOff < uint64(length) || nameOff > uint64(end) || nameOff+uint64(nameLen) > uint64(end) {
 			return corrupt("backing file name at offset %#x", nameOff)
 		}
 		end = int64(nameOff)

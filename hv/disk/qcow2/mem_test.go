@@ -19,6 +19,7 @@ type memFile struct {
 	limit   int64 // of its length, 0: none
 	journal []record
 	keep    bool
+	solid   bool // cannot make holes
 	fail    func(op string) error
 }
 
@@ -120,6 +121,9 @@ func (m *memFile) Sync() error {
 func (m *memFile) Punch(off, n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.solid {
+		return
+	}
 	if m.keep {
 		m.journal = append(m.journal, record{off: off, hole: n})
 	}

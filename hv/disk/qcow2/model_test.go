@@ -132,6 +132,7 @@ func TestRandomOperations(t *testing.T) {
 				base = data
 			}
 			f := newImageFile(t, o)
+			f.solid = tt.bits == 12
 			m := newModel(t, uint64(tt.bits), mustOpen(t, f, base), data)
 			for range tt.steps {
 				m.step()
