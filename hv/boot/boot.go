@@ -1,7 +1,8 @@
 // Package boot puts a kernel into guest memory the way its boot protocol wants
 // it and says with which registers the first vCPU has to start. It knows Linux
-// bzImages (64-bit entry), ELF kernels with a Xen PVH note, and plain ELF64
-// images for tests; each may be gzip-compressed.
+// bzImages (64-bit entry), ELF kernels with a Xen PVH note, OpenBSD's kernels,
+// multiboot 1 and 2, and plain ELF64 images for tests; each may be
+// gzip-compressed.
 //
 // A kernel file may belong to somebody who is not trusted: every number in it
 // is checked against the file's size and the guest's memory before it is used.
@@ -20,7 +21,7 @@ import (
 // Errors that a caller may want to tell apart. What Load returns wraps one of
 // them where it applies, with the numbers.
 var (
-	ErrFormat = errors.New("not a bzImage or ELF image")
+	ErrFormat = errors.New("not a kernel that can be loaded")
 	ErrMemory = errors.New("guest memory too small")
 )
 
@@ -48,6 +49,10 @@ type Params struct {
 	// Seed feeds the random number generator of a kernel that takes one from
 	// its loader. Empty for none; at most 512 bytes are used.
 	Seed []byte
+
+	// NetMAC is the address of the interface that an OpenBSD kernel is to
+	// believe it came from; nil for none.
+	NetMAC *[6]byte
 }
 
 // Load puts the kernel, its initrd, command line and boot data into guest
@@ -71,14 +76,15 @@ type format struct {
 
 var formats = []format{
 	{"PVH", (*loader).isPVH, (*loader).loadPVH},
-	{"OpenBSD", (*loader).isOpenBSD, unsupported("an OpenBSD kernel cannot be loaded directly: boot it from its disk")},
-	{"ELF", (*loader).isFlat, (*loader).loadFlat},
+	{OpenBSD, (*loader).isOpenBSD, (*loader).loadOpenBSD},
 	{"bzImage", (*loader).isBzImage, (*loader).loadBzImage},
+	{"multiboot2", (*loader).isMultiboot2, (*loader).loadMultiboot2},
+	{"multiboot", (*loader).isMultiboot, (*loader).loadMultiboot},
+	{"ELF", (*loader).isFlat, (*loader).loadFlat},
 }
 
-func unsupported(why string) func(*loader) (Entry, error) {
-	return func(*loader) (Entry, error) { return Entry{}, fmt.Errorf("kernel: %s: %w", why, errors.ErrUnsupported) }
-}
+// OpenBSD is the Entry.Format of an OpenBSD kernel.
+const OpenBSD = "OpenBSD"
 
 // loader is one run of Load.
 type loader struct {
@@ -86,6 +92,8 @@ type loader struct {
 	tolud mem.GPA // first address after the RAM below the PCI window
 	e820  []Range
 	elf   *elfFile // nil unless the kernel is an ELF image
+
+	mb2entry uint32 // of a multiboot2 image
 }
 
 func newLoader(p Params) (*loader, error) {
@@ -111,11 +119,13 @@ func (l *loader) load() (Entry, error) {
 	}
 	for _, f := range formats {
 		if f.match(l) {
-			return f.load(l)
+			e, err := f.load(l)
+			e.Format = f.name
+			return e, err
 		}
 	}
 	if l.elf != nil {
-		return Entry{}, fmt.Errorf("kernel: a 32-bit ELF image without a PVH note: %w", errors.ErrUnsupported)
+		return Entry{}, fmt.Errorf("kernel: a 32-bit ELF image without a PVH note or a multiboot header: %w", errors.ErrUnsupported)
 	}
 	return Entry{}, fmt.Errorf("kernel: %w", ErrFormat)
 }

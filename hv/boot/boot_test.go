@@ -236,9 +236,9 @@ func TestRefusesKernel(t *testing.T) {
 		file []byte
 		want string
 	}{
-		{"empty", nil, "not a bzImage or ELF image"},
-		{"text file", []byte("#!/bin/sh\n"), "not a bzImage or ELF image"},
-		{"large zeros", make([]byte, 1<<16), "not a bzImage or ELF image"},
+		{"empty", nil, "not a kernel that can be loaded"},
+		{"text file", []byte("#!/bin/sh\n"), "not a kernel that can be loaded"},
+		{"large zeros", make([]byte, 1<<16), "not a kernel that can be loaded"},
 		{"bz cut off", bzImage(nil, nil), "cut off"},
 		{"bz header only", bzImage(nil, nil)[:0x210], "needs 656 at offset 0"},
 		{"bz old protocol", bzImage(bzBody, func(b []byte) { b[offVersion] = 0x0b }), "boot protocol 2.11, need 2.12"},
@@ -269,10 +269,23 @@ func TestRefusesKernel(t *testing.T) {
 		{"pvh entry outside", elf64(mi, text, xenNote(0, 0, 0x20, 0)), "in no segment"},
 		{"32-bit without note", elf32(mi, text), "without a PVH note"},
 		{"note of 2 bytes", elf32(mi, text, xenNote(4, 0)), "without a PVH note"},
-		{"openbsd", elf64(mi, text, testSeg{typ: ptOpenBSDRandomize, paddr: mi}), "OpenBSD"},
+		{"openbsd random data outside", elf64(mi, text, testSeg{ptOpenBSDRandomize, 2 * mi, 8, 8, make([]byte, 8)}), "in no segment"},
+		{"multiboot of nothing", multiboot(0, nil), "no ELF file"},
+		{"multiboot of a video mode", multiboot(4, nil), "wants 0x4"},
+		{"multiboot image before the file", multiboot(1<<16, []uint32{mi + 64, mi, 0, 0, mi}), "header at 0 of the file"},
+		{"multiboot image after its header", multiboot(1<<16, []uint32{mi, 2 * mi, 0, 0, mi}), "header at 0 of the file"},
+		{"multiboot end before start", multiboot(1<<16, []uint32{mi, mi, mi - 4096, 0, mi}), "file has"},
+		{"multiboot BSS end", multiboot(1<<16, []uint32{mi, mi, 0, mi + 4, mi}), "file has"},
+		{"multiboot entry", multiboot(1<<16, []uint32{mi, mi, 0, 0, 2 * mi}), "in no segment"},
+		{"multiboot low", multiboot(1<<16, []uint32{4096, 4096, 0, 0, 4096}), "below 1 MiB"},
+		{"multiboot cut off", multiboot(1<<16, []uint32{mi}), "cut off"},
+		{"multiboot2 of nothing", multiboot2(), "no ELF file"},
+		{"multiboot2 tag of no bytes", multiboot2(1, 0), "tag 1 of 0 bytes"},
+		{"multiboot2 tag", multiboot2(9, 12, 0, 0), "tag 9 is not supported"},
+		{"multiboot2 request", multiboot2(1, 12, 9, 0), "information 9"},
 		{"gzip rubbish", append([]byte{0x1f, 0x8b, 8}, make([]byte, 30)...), "gzip"},
 		{"gzip cut off", gzipped(t, elf64(mi, text))[:40], "gzip"},
-		{"gzip text", gzipped(t, []byte("hello")), "not a bzImage or ELF image"},
+		{"gzip text", gzipped(t, []byte("hello")), "not a kernel that can be loaded"},
 	} {
 		_, err := Load(Params{Mem: guest(t, 4*mi), Kernel: image(tc.file)})
 		if err == nil || !strings.HasPrefix(err.Error(), "kernel: ") || !strings.Contains(err.Error(), tc.want) {
@@ -350,7 +363,9 @@ func FuzzLoad(f *testing.F) {
 	f.Add(elf64(0, text, xenNote(0, 0, 0x10, 0)), []byte("initrd"))
 	f.Add(elf32(mi, text, xenNote(0, 0, 0x10, 0)), []byte{})
 	f.Add(gzipped(f, elf64(mi, text)), []byte{})
-	f.Add(elf64(mi, text, testSeg{typ: ptOpenBSDRandomize, paddr: mi}), []byte{})
+	f.Add(openBSD(), []byte{})
+	f.Add(multiboot(1<<16, []uint32{mi, mi, 0, mi + 4096, mi + 32}), []byte("initrd"))
+	f.Add(multiboot2(2, 24, mi, mi, 0, mi+4096, 3, 12, mi, 0), []byte{})
 	m := guest(f, 4*mi)
 	all, _ := m.Slice(0, 4*mi)
 	untouched := make([]byte, 0x100000-0x30000)

@@ -137,7 +137,6 @@ func (l *loader) loadBzImage() (Entry, error) {
 		return Entry{}, err
 	}
 	e, err := l.long64()
-	e.Format = "bzImage"
 	e.RIP = uint64(at) + entry64Offset
 	e.RSI = uint64(zeroPageAddr)
 	return e, err

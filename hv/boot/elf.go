@@ -171,12 +171,12 @@ func findNote(b []byte, align uint64, name string, typ uint32) []byte {
 	return nil
 }
 
-func (l *loader) isOpenBSD() bool {
-	return l.elf != nil && slices.ContainsFunc(l.elf.segs, func(s segment) bool { return s.typ == ptOpenBSDRandomize })
-}
-
-// putSegments loads the image. It returns the end of the highest segment.
-func (l *loader) putSegments() (end mem.GPA, err error) {
+// putSegments loads the image, which is to be entered at entry. It returns the
+// end of the highest segment.
+func (l *loader) putSegments(entry uint64) (end mem.GPA, err error) {
+	if !l.inSegment(entry) {
+		return 0, fmt.Errorf("entry point %#x is in no segment", entry)
+	}
 	if err := l.checkSegments(); err != nil {
 		return 0, err
 	}

@@ -31,9 +31,9 @@ type Segment struct {
 // named here are 0. Interrupts are off, the IDT is empty.
 type Entry struct {
 	Mode   Mode
-	Format string // what was found: "bzImage", "PVH", "ELF"
+	Format string // what was found: "bzImage", "PVH", OpenBSD, "multiboot", "multiboot2", "ELF"
 
-	RIP, RSP, RBX, RSI, RFLAGS uint64
+	RIP, RSP, RAX, RBX, RSI, RFLAGS uint64
 
 	CR0, CR3, CR4, EFER uint64
 

@@ -18,11 +18,15 @@ const (
 // maybeGunzip returns image i as it is, or a view of what is inside if it is a
 // gzip file.
 func maybeGunzip(i Image) (Image, error) {
-	var magic [3]byte
-	if i.read(magic[:], 0) != nil || magic != [3]byte{0x1f, 0x8b, 8} {
+	if !isGzip(i) {
 		return i, nil
 	}
 	return gunzip(i, maxUnpacked)
+}
+
+func isGzip(i Image) bool {
+	var magic [3]byte
+	return i.read(magic[:], 0) == nil && magic == [3]byte{0x1f, 0x8b, 8}
 }
 
 // gunzip makes a compressed file readable at any offset without holding it in

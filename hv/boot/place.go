@@ -10,6 +10,13 @@ import (
 // putCmdline writes the command line, NUL-terminated. limit is the longest that
 // the kernel takes.
 func (l *loader) putCmdline(limit uint64) error {
+	if err := l.checkCmdline(limit); err != nil {
+		return err
+	}
+	return l.Mem.Write(cmdlineAddr, append([]byte(l.Cmdline), 0))
+}
+
+func (l *loader) checkCmdline(limit uint64) error {
 	limit = min(limit, cmdlineMax)
 	if uint64(len(l.Cmdline)) > limit {
 		return fmt.Errorf("cmdline: %d bytes, the kernel takes %d", len(l.Cmdline), limit)
@@ -17,7 +24,7 @@ func (l *loader) putCmdline(limit uint64) error {
 	if strings.IndexByte(l.Cmdline, 0) >= 0 {
 		return fmt.Errorf("cmdline: contains a NUL byte")
 	}
-	return l.Mem.Write(cmdlineAddr, append([]byte(l.Cmdline), 0))
+	return nil
 }
 
 // putInitrd reads the initrd to the highest place below limit that does not

@@ -43,7 +43,6 @@ func (l *loader) loadPVH() (Entry, error) {
 		return Entry{}, err
 	}
 	e, err := l.prot32()
-	e.Format = "PVH"
 	e.RIP = uint64(entry)
 	e.RBX = uint64(startInfoAddr)
 	return e, err
@@ -58,7 +57,6 @@ func (l *loader) loadFlat() (Entry, error) {
 		return Entry{}, err
 	}
 	e, err := l.long64()
-	e.Format = "ELF"
 	e.RIP = l.elf.entry
 	e.RBX = uint64(startInfoAddr)
 	return e, err
@@ -66,10 +64,7 @@ func (l *loader) loadFlat() (Entry, error) {
 
 // putELF loads an ELF kernel that begins at entry, and start_info.
 func (l *loader) putELF(entry uint64) error {
-	if !l.inSegment(entry) {
-		return fmt.Errorf("kernel: entry point %#x is in no segment", entry)
-	}
-	end, err := l.putSegments()
+	end, err := l.putSegments(entry)
 	if err != nil {
 		return fmt.Errorf("kernel: %w", err)
 	}
