@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"vmd/hv/disk/qcow2"
 	"vmd/internal/scaled"
 	"vmd/internal/vmop"
 )
@@ -136,29 +137,26 @@ func absolute(path string) (string, error) {
 
 // A disk's format.
 const (
-	raw   = "raw"
-	qcow2 = "qcow2"
+	formatRaw   = "raw"
+	formatQcow2 = "qcow2"
 )
-
-// qcow2Magic begins every qcow2 file.
-const qcow2Magic = "QFI\xfb"
 
 // diskFormat splits a disk argument into path and format. guessed says that
 // nothing but the file's own first bytes, which a guest may have written, made
 // it qcow2.
 func diskFormat(arg string) (path, format string, guessed bool) {
-	for _, f := range []string{raw, qcow2} {
+	for _, f := range []string{formatRaw, formatQcow2} {
 		if p, ok := strings.CutPrefix(arg, f+":"); ok {
 			return p, f, false
 		}
 	}
 	if hasMagic(arg) {
-		return arg, qcow2, !strings.EqualFold(filepath.Ext(arg), "."+qcow2)
+		return arg, formatQcow2, !strings.EqualFold(filepath.Ext(arg), "."+formatQcow2)
 	}
-	if strings.EqualFold(filepath.Ext(arg), "."+qcow2) {
-		return arg, qcow2, false
+	if strings.EqualFold(filepath.Ext(arg), "."+formatQcow2) {
+		return arg, formatQcow2, false
 	}
-	return arg, raw, false
+	return arg, formatRaw, false
 }
 
 func hasMagic(path string) bool {
@@ -167,7 +165,7 @@ func hasMagic(path string) bool {
 		return false
 	}
 	defer f.Close()
-	b := make([]byte, len(qcow2Magic))
+	b := make([]byte, 4)
 	n, _ := f.ReadAt(b, 0)
-	return string(b[:n]) == qcow2Magic
+	return qcow2.Detect(b[:n])
 }

@@ -81,6 +81,9 @@ func TestParseSize(t *testing.T) {
 	}
 }
 
+// magicBytes begin every qcow2 file.
+const magicBytes = "QFI\xfb"
+
 // vmctl.md 2.6: the first rule that decides wins.
 func TestDiskFormat(t *testing.T) {
 	dir := t.TempDir()
@@ -92,28 +95,28 @@ func TestDiskFormat(t *testing.T) {
 		return p
 	}
 	plain := file("plain.img", "boot")
-	magic := file("magic.img", qcow2Magic+"\x00\x00\x00\x03")
-	magicRaw := file("magic.raw", qcow2Magic)
+	magic := file("magic.img", magicBytes+"\x00\x00\x00\x03")
+	magicRaw := file("magic.raw", magicBytes)
 	named := file("named.QCOW2", "boot")
-	both := file("both.qcow2", qcow2Magic)
+	both := file("both.qcow2", magicBytes)
 	short := file("short", "QFI")
 	for _, tt := range []struct {
 		arg, path, format string
 		guessed           bool
 	}{
-		{plain, plain, raw, false},
-		{"qcow2:" + plain, plain, qcow2, false},
-		{"raw:" + magic, magic, raw, false},
-		{magic, magic, qcow2, true},
-		{magicRaw, magicRaw, qcow2, true},
-		{named, named, qcow2, false},
-		{both, both, qcow2, false},
-		{short, short, raw, false},
-		{"nosuch.qcow2", "nosuch.qcow2", qcow2, false},
-		{"nosuch.qc2", "nosuch.qc2", raw, false},
-		{"qcow2:nosuch", "nosuch", qcow2, false},
-		{"./raw:x", "./raw:x", raw, false},
-		{"RAW:x", "RAW:x", raw, false},
+		{plain, plain, formatRaw, false},
+		{"qcow2:" + plain, plain, formatQcow2, false},
+		{"raw:" + magic, magic, formatRaw, false},
+		{magic, magic, formatQcow2, true},
+		{magicRaw, magicRaw, formatQcow2, true},
+		{named, named, formatQcow2, false},
+		{both, both, formatQcow2, false},
+		{short, short, formatRaw, false},
+		{"nosuch.qcow2", "nosuch.qcow2", formatQcow2, false},
+		{"nosuch.qc2", "nosuch.qc2", formatRaw, false},
+		{"qcow2:nosuch", "nosuch", formatQcow2, false},
+		{"./raw:x", "./raw:x", formatRaw, false},
+		{"RAW:x", "RAW:x", formatRaw, false},
 	} {
 		path, format, guessed := diskFormat(tt.arg)
 		if path != tt.path || format != tt.format || guessed != tt.guessed {

@@ -1,13 +1,13 @@
 package cmd
 
 import (
-	"bytes"
 	"errors"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"vmd/hv/disk/qcow2"
 )
 
 func (t *tool) createCmd() *cobra.Command {
@@ -23,7 +23,7 @@ func (t *tool) createCmd() *cobra.Command {
 				return failf("conflicting -b and -i arguments")
 			}
 			path, format, _ := diskFormat(args[0])
-			if o.base != "" && format != qcow2 {
+			if o.base != "" && format != formatQcow2 {
 				return failf("base images require qcow2 disk format")
 			}
 			if o.size == 0 && o.base == "" && o.input == "" {
@@ -47,17 +47,61 @@ type createOptions struct {
 }
 
 func (t *tool) create(path, format string, o createOptions) error {
-	if format == qcow2 {
-		return failf("create imagefile operation failed: qcow2 images are not supported yet")
-	}
 	if o.input != "" {
-		return t.convert(path, o)
+		return t.convert(path, format, o)
 	}
-	if err := makeImage(path, func(f *os.File) error { return f.Truncate(o.size) }); err != nil {
+	image := qcow2.Options{Size: o.size}
+	if o.base != "" {
+		if err := o.overlay(&image); err != nil {
+			return err
+		}
+	}
+	err := makeImage(path, func(f *os.File) error {
+		if format == formatQcow2 {
+			return qcow2.Create(f, image)
+		}
+		return f.Truncate(o.size)
+	})
+	if err != nil {
 		return failf("create imagefile operation failed: %s", strerror(err))
 	}
 	t.warn("%s imagefile created", format)
 	return nil
+}
+
+// overlay makes image one that holds the changes to o.base.
+func (o createOptions) overlay(image *qcow2.Options) error {
+	// An absolute name: a relative one would be looked for in the overlay's
+	// directory, and the caller means his own.
+	path, err := absolute(o.base)
+	if err != nil {
+		return failf("failure to read base image header: %s: %s", o.base, strerror(err))
+	}
+	f, err := os.OpenFile(path, openFlags(os.O_RDONLY), 0)
+	if err != nil {
+		return failf("failure to read base image header: %s: %s", o.base, strerror(err))
+	}
+	defer f.Close()
+	h, err := header(f)
+	switch {
+	case errors.Is(err, qcow2.ErrNotQcow2):
+		return failf("base image is not a qcow2 file")
+	case err != nil:
+		return failf("failure to read base image header: %s", strerror(err))
+	case o.size != 0 && o.size != h.Size:
+		return failf("base size does not match requested size")
+	}
+	image.Size, image.BackingName, image.BackingFormat = h.Size, path, formatQcow2
+	return nil
+}
+
+// header reads the header of a qcow2 image.
+func header(f *os.File) (qcow2.Header, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return qcow2.Header{}, err
+	}
+	return qcow2.Info(f, st.Size())
 }
 
 // makeImage makes the file path, which must not exist, and has fill fill it.
@@ -79,71 +123,4 @@ func makeImage(path string, fill func(*os.File) error) error {
 		os.Remove(path)
 	}
 	return err
-}
-
-// errRead marks an error of the source.
-var errRead = errors.New("failed to read from source")
-
-// convert makes the raw image path out of another raw image.
-func (t *tool) convert(path string, o createOptions) error {
-	source, format, _ := diskFormat(o.input)
-	if format != raw {
-		return failf("failed to open source image file: qcow2 images are not supported yet")
-	}
-	in, err := os.OpenFile(source, openFlags(os.O_RDONLY), 0)
-	if err != nil {
-		return failf("failed to open source image file: %s", strerror(err))
-	}
-	defer in.Close()
-	length, err := in.Seek(0, io.SeekEnd) // of a block device, too
-	if err != nil {
-		return failf("failed to open source image file: %s", strerror(err))
-	}
-	size := max(o.size, length)
-	if o.size != 0 && o.size < length {
-		return failf("size cannot be smaller than input disk size")
-	}
-	rounded := (size + megabyte - 1) &^ (megabyte - 1)
-	err = makeImage(path, func(out *os.File) error {
-		if err := out.Truncate(rounded); err != nil {
-			return err
-		}
-		return t.copySparse(out, in, length)
-	})
-	switch {
-	case errors.Is(err, os.ErrExist):
-		return failf("create imagefile operation failed: %s", strerror(err))
-	case errors.Is(err, errRead):
-		return failf("%s: %s", errRead, strerror(err))
-	case err != nil:
-		return failf("failed to write to destination: %s", strerror(err))
-	}
-	t.warn("%s imagefile created", raw)
-	if rounded != size {
-		t.warn("destination size rounded to %d megabytes", rounded/megabyte)
-	}
-	return nil
-}
-
-// copyUnit is how much is copied, or left out as zeros, at a time.
-const copyUnit = 64 << 10
-
-// copySparse copies length bytes, leaving out what is all zeros: out has a hole
-// there.
-func (t *tool) copySparse(out io.WriterAt, in io.ReaderAt, length int64) error {
-	buf, zeros := make([]byte, copyUnit), make([]byte, copyUnit)
-	for off := int64(0); off < length; off += copyUnit {
-		b := buf[:min(copyUnit, length-off)]
-		if _, err := in.ReadAt(b, off); err != nil {
-			return errors.Join(errRead, err)
-		}
-		if bytes.Equal(b, zeros[:len(b)]) {
-			continue
-		}
-		t.debug("copying %d bytes at %d", len(b), off)
-		if _, err := out.WriteAt(b, off); err != nil {
-			return err
-		}
-	}
-	return nil
 }
