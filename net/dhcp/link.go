@@ -24,6 +24,7 @@ const maxWaiting = 8
 type Link interface {
 	Offloads() uint32
 	SetOffload(bits uint32) error
+	SetActive(on bool) error
 	ReadFrame(bufs [][]byte, wait bool) (int, error)
 	WriteFrame(bufs [][]byte) error
 	Wake()

@@ -20,6 +20,7 @@ func newFakeLink() *fakeLink { return &fakeLink{woken: make(chan struct{}, 1)} }
 
 func (l *fakeLink) Offloads() uint32          { return 7 }
 func (l *fakeLink) SetOffload(_ uint32) error { return nil }
+func (l *fakeLink) SetActive(bool) error      { return nil }
 func (l *fakeLink) WriteFrame(bufs [][]byte) error {
 	l.written = append(l.written, bytes.Join(bufs, nil))
 	return l.err

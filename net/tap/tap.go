@@ -30,6 +30,7 @@ type Tap struct {
 	file *os.File
 	raw  syscall.RawConn
 	fd   int
+	many bool // one of several queues, or of one that could have them
 
 	rd    transfer // of the goroutine that reads
 	wait  bool
@@ -41,12 +42,12 @@ type Tap struct {
 // New makes a Tap of fd, on which TUNSETIFF has been done with IFF_TAP,
 // IFF_NO_PI and IFF_VNET_HDR. It owns fd from then on, also if it fails.
 func New(fd int) (*Tap, error) {
-	if err := setup(fd); err != nil {
+	flags, err := setup(fd)
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("tap: %w", err), unix.Close(fd))
 	}
-	t := &Tap{file: os.NewFile(uintptr(fd), "tap"), fd: fd}
+	t := &Tap{file: os.NewFile(uintptr(fd), "tap"), fd: fd, many: flags&unix.IFF_MULTI_QUEUE != 0}
 	t.tryRd = t.tryRead
-	var err error
 	if t.raw, err = t.file.SyscallConn(); err == nil {
 		err = t.file.SetReadDeadline(time.Time{}) // fails if the poller has no part in it
 	}
@@ -56,26 +57,27 @@ func New(fd int) (*Tap, error) {
 	return t, nil
 }
 
-// setup makes the descriptor what the rest of the package relies on.
-func setup(fd int) error {
+// setup makes the descriptor what the rest of the package relies on, and returns
+// the tap's flags.
+func setup(fd int) (flags uint16, err error) {
 	ifr, err := unix.NewIfreq("")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); err != nil {
-		return fmt.Errorf("ask for its kind: %w", err)
+		return 0, fmt.Errorf("ask for its kind: %w", err)
 	}
 	const want = unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR
 	if ifr.Uint16()&want != want {
-		return ErrNotTap
+		return 0, ErrNotTap
 	}
 	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, headerLen); err != nil {
-		return fmt.Errorf("set the header's size: %w", err)
+		return 0, fmt.Errorf("set the header's size: %w", err)
 	}
 	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETLE, 1); err != nil {
-		return fmt.Errorf("set the header's byte order: %w", err)
+		return 0, fmt.Errorf("set the header's byte order: %w", err)
 	}
-	return unix.SetNonblock(fd, true)
+	return ifr.Uint16(), unix.SetNonblock(fd, true)
 }
 
 // Offloads are the TUN_F_ bits that SetOffload takes.
@@ -86,6 +88,28 @@ func (t *Tap) Offloads() uint32 { return offloads }
 func (t *Tap) SetOffload(bits uint32) error {
 	if err := unix.IoctlSetInt(t.fd, unix.TUNSETOFFLOAD, int(bits)); err != nil {
 		return fmt.Errorf("set offloads %#x of a tap: %w", bits, err)
+	}
+	return nil
+}
+
+// SetActive says whether the kernel may choose this queue of a tap with several
+// for a frame. Every queue is active at first; a tap of one queue stays so.
+func (t *Tap) SetActive(on bool) error {
+	if !t.many {
+		return nil
+	}
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return err
+	}
+	word, flag := "detach", uint16(unix.IFF_DETACH_QUEUE)
+	if on {
+		word, flag = "attach", unix.IFF_ATTACH_QUEUE
+	}
+	ifr.SetUint16(flag)
+	// A queue that is what it shall be already is EINVAL (tun_set_queue).
+	if err := unix.IoctlIfreq(t.fd, unix.TUNSETQUEUE, ifr); err != nil && err != unix.EINVAL {
+		return fmt.Errorf("%s a queue of a tap: %w", word, err)
 	}
 	return nil
 }

@@ -6,12 +6,9 @@ import (
 
 	"vmd/hv/disk"
 	"vmd/hv/virtio/vioblk"
-	"vmd/hv/virtio/vionet"
 	"vmd/hv/virtio/viornd"
 	"vmd/internal/counters"
 	"vmd/internal/vmop"
-	"vmd/net/dhcp"
-	"vmd/net/tap"
 )
 
 // PCI slots of the devices. They are part of the machine's ABI: a guest names
@@ -58,26 +55,4 @@ func (v *vm) addDisk(i int, d vmop.DiskArg) error {
 		return err
 	}
 	return v.machine.AddVirtio(slotDisk+i, "vioblk"+strconv.Itoa(i), dev)
-}
-
-func (v *vm) addNIC(i int, n vmop.NICArg) error {
-	f, err := v.files.need("tap" + strconv.Itoa(i))
-	if err != nil {
-		return err
-	}
-	t, err := tap.New(detach(f))
-	if err != nil {
-		return err
-	}
-	var link vionet.Link = t
-	if l := n.Local; l != nil {
-		link = dhcp.Respond(t, dhcp.Config{
-			GuestMAC: n.MAC, HostMAC: n.HostMAC, Guest: l.Guest, Host: l.Host, HostName: l.HostName, NetBoot: l.NetBoot,
-		})
-	}
-	c := vionet.Config{MAC: n.MAC, LockMAC: n.Locked, MTU: uint16(n.MTU), Down: n.Down}
-	if i < counters.MaxNICs {
-		c.Counters = (*vionet.Counters)(&v.page.NIC[i])
-	}
-	return v.machine.AddVirtio(slotNIC+i, "vionet"+strconv.Itoa(i), vionet.New(link, c))
 }

@@ -4,7 +4,11 @@ package vionet
 // something that stands in front of one. Every frame has HeaderLen bytes of
 // struct virtio_net_hdr before it, little-endian.
 //
-// One goroutine reads and another writes; Wake may come from anywhere.
+// A device with several pairs of queues has a link for each: the queues of one
+// tap. Offloads belong to the interface and are set on the first.
+//
+// One goroutine reads and another writes; the other methods may come from
+// anywhere.
 type Link interface {
 	// Offloads are the TUN_F_ bits that the link can take.
 	Offloads() uint32
@@ -18,6 +22,9 @@ type Link interface {
 	// WriteFrame sends the frame gathered from bufs, at most MaxSegments. It
 	// does not block: a frame that cannot go now is lost, which is an error.
 	WriteFrame(bufs [][]byte) error
+	// SetActive says whether frames may arrive on this link or shall come on
+	// the others. A single link is always active.
+	SetActive(on bool) error
 	// Wake makes the ReadFrame that waits, or the next one, return.
 	Wake()
 }

@@ -18,26 +18,30 @@ var errBuffer = errors.New("receive buffer is smaller than a header, or in too m
 // the frames, so that a frame is read straight into them.
 type receiver struct {
 	d     *Device
+	link  Link
 	q     *virtio.Queue
 	merge bool   // a frame may be spread over several chains
 	want  uint64 // room to have before reading, if the ring has it
 	least uint64 // room without which reading makes no sense
 
 	// held are the chains taken from the ring and not given back: count of
-	// them from first on, in a circle.
+	// them from first on, in a circle, with room for so many bytes.
 	held         [rxBurst]virtio.Chain
 	first, count int
+	room         uint64
 	// bufs is what the next frame is read into: the pieces of the first listed
-	// held chains, which have room, then spill. A frame that runs into spill
-	// needs chains that were not there when the read began.
+	// held chains, direct bytes in all, then spill. A frame that runs into spill
+	// needs chains that were not there when the read began. A locked interface
+	// lists none: what is not for the guest must not be seen by it, not even
+	// in a buffer that it never gets back.
 	bufs   [][]byte
 	listed int
-	room   uint64
+	direct uint64
 	spill  []byte
 }
 
-func newReceiver(d *Device, q *virtio.Queue, features uint64) *receiver {
-	r := &receiver{d: d, q: q, merge: features&VIRTIO_NET_F_MRG_RXBUF != 0, least: 1}
+func newReceiver(d *Device, link Link, q *virtio.Queue, features uint64) *receiver {
+	r := &receiver{d: d, link: link, q: q, merge: features&VIRTIO_NET_F_MRG_RXBUF != 0, least: 1}
 	if r.merge {
 		r.least = HeaderLen + etherLen + tagLen + uint64(d.mtu)
 		r.want = r.least
@@ -46,7 +50,7 @@ func newReceiver(d *Device, q *virtio.Queue, features uint64) *receiver {
 		}
 	}
 	r.spill = make([]byte, 1) // so that a frame which is too long shows
-	if r.want > r.least {
+	if r.want > r.least || d.locked {
 		r.spill = make([]byte, maxFrame)
 	}
 	return r
@@ -58,11 +62,11 @@ func (r *receiver) chain(i int) *virtio.Chain { return &r.held[(r.first+i)%len(r
 // ones to the link: a tap's queue drops what nobody reads.
 func (r *receiver) serve() {
 	for fresh := 0; r.fill(); {
-		n, err := r.d.link.ReadFrame(r.bufs, false)
+		n, err := r.link.ReadFrame(r.bufs, false)
 		if n == 0 && err == nil {
 			r.q.Flush()
 			fresh = 0
-			n, err = r.d.link.ReadFrame(r.bufs, true)
+			n, err = r.link.ReadFrame(r.bufs, true)
 		}
 		if err != nil {
 			r.q.Fail(fmt.Errorf("receive: %w", err))
@@ -113,14 +117,14 @@ func (r *receiver) fill() bool {
 // gather lists the pieces of all that is held, then the spill. Chains in so
 // many pieces that they do not all fit a read are left out of this one.
 func (r *receiver) gather() {
-	r.bufs, r.room, r.listed = r.bufs[:0], 0, 0
-	for r.listed < r.count {
+	r.bufs, r.direct, r.listed = r.bufs[:0], 0, 0
+	for r.listed < r.count && !r.d.locked {
 		c := r.chain(r.listed)
 		if len(r.bufs)+len(c.Writable) >= MaxSegments {
 			break
 		}
 		r.bufs = append(r.bufs, c.Writable...)
-		r.room += c.WritableLen()
+		r.direct += c.WritableLen()
 		r.listed++
 	}
 	r.bufs = append(r.bufs, r.spill)
@@ -130,16 +134,17 @@ func (r *receiver) gather() {
 // says whether there were any: a guest may add buffers while the link is being
 // read.
 func (r *receiver) extend(n int) bool {
-	room, from := r.room, r.listed
+	room, from := r.direct, r.listed
 	r.bufs = r.bufs[:0] // gathered anew whatever comes of it
-	for r.room < uint64(n) {
+	for r.direct < uint64(n) {
 		if r.listed == r.count {
 			if !r.merge || r.count == len(r.held) || !r.q.Next(r.chain(r.count)) {
 				return false
 			}
 			r.count++
+			r.room += r.chain(r.listed).WritableLen()
 		}
-		r.room += r.chain(r.listed).WritableLen()
+		r.direct += r.chain(r.listed).WritableLen()
 		r.listed++
 	}
 	rest := r.spill[:uint64(n)-room]
@@ -153,7 +158,11 @@ func (r *receiver) extend(n int) bool {
 // and says whether it did.
 func (r *receiver) deliver(n int) bool {
 	c := r.d.counters
-	if n < HeaderLen || !r.d.linkUp() || uint64(n) > r.room && !r.extend(n) {
+	short := n < HeaderLen+etherLen
+	if !short && !r.d.filter.Load().accepts(r.destination()) {
+		return false // not lost: nobody wanted it
+	}
+	if short || !r.d.linkUp() || uint64(n) > r.direct && !r.extend(n) {
 		atomic.AddUint64(&c.RxDrops, 1)
 		return false
 	}
@@ -175,6 +184,22 @@ func (r *receiver) deliver(n int) bool {
 	atomic.AddUint64(&c.RxPackets, 1)
 	atomic.AddUint64(&c.RxBytes, uint64(n-HeaderLen))
 	return true
+}
+
+// destination is the address that the frame in bufs is for.
+func (r *receiver) destination() (mac [6]byte) {
+	n, skip := 0, HeaderLen
+	for _, b := range r.bufs {
+		if skip >= len(b) {
+			skip -= len(b)
+			continue
+		}
+		if n += copy(mac[n:], b[skip:]); n == len(mac) {
+			break
+		}
+		skip = 0
+	}
+	return mac
 }
 
 // drop forgets the first n held chains, which are the guest's again.

@@ -4,16 +4,22 @@ import "encoding/binary"
 
 // Feature bits (virtio 1.3, 5.1.3), as masks.
 const (
-	VIRTIO_NET_F_CSUM       uint64 = 1 << 0
-	VIRTIO_NET_F_GUEST_CSUM uint64 = 1 << 1
-	VIRTIO_NET_F_MTU        uint64 = 1 << 3
-	VIRTIO_NET_F_MAC        uint64 = 1 << 5
-	VIRTIO_NET_F_GUEST_TSO4 uint64 = 1 << 7
-	VIRTIO_NET_F_GUEST_TSO6 uint64 = 1 << 8
-	VIRTIO_NET_F_HOST_TSO4  uint64 = 1 << 11
-	VIRTIO_NET_F_HOST_TSO6  uint64 = 1 << 12
-	VIRTIO_NET_F_MRG_RXBUF  uint64 = 1 << 15
-	VIRTIO_NET_F_STATUS     uint64 = 1 << 16
+	VIRTIO_NET_F_CSUM                uint64 = 1 << 0
+	VIRTIO_NET_F_GUEST_CSUM          uint64 = 1 << 1
+	VIRTIO_NET_F_CTRL_GUEST_OFFLOADS uint64 = 1 << 2
+	VIRTIO_NET_F_MTU                 uint64 = 1 << 3
+	VIRTIO_NET_F_MAC                 uint64 = 1 << 5
+	VIRTIO_NET_F_GUEST_TSO4          uint64 = 1 << 7
+	VIRTIO_NET_F_GUEST_TSO6          uint64 = 1 << 8
+	VIRTIO_NET_F_HOST_TSO4           uint64 = 1 << 11
+	VIRTIO_NET_F_HOST_TSO6           uint64 = 1 << 12
+	VIRTIO_NET_F_MRG_RXBUF           uint64 = 1 << 15
+	VIRTIO_NET_F_STATUS              uint64 = 1 << 16
+	VIRTIO_NET_F_CTRL_VQ             uint64 = 1 << 17
+	VIRTIO_NET_F_CTRL_RX             uint64 = 1 << 18
+	VIRTIO_NET_F_GUEST_ANNOUNCE      uint64 = 1 << 21
+	VIRTIO_NET_F_MQ                  uint64 = 1 << 22
+	VIRTIO_NET_F_CTRL_MAC_ADDR       uint64 = 1 << 23
 )
 
 // Fields of struct virtio_net_hdr (virtio 1.3, 5.1.6).
@@ -25,8 +31,34 @@ const (
 	VIRTIO_NET_HDR_GSO_TCPV6 = 4
 )
 
-// VIRTIO_NET_S_LINK_UP is the bit of the configuration's status.
-const VIRTIO_NET_S_LINK_UP = 1
+// Bits of the configuration's status (virtio 1.3, 5.1.4).
+const (
+	VIRTIO_NET_S_LINK_UP  = 1
+	VIRTIO_NET_S_ANNOUNCE = 2
+)
+
+// Classes and commands of the control queue (virtio 1.3, 5.1.6.5).
+const (
+	VIRTIO_NET_CTRL_RX          = 0
+	VIRTIO_NET_CTRL_RX_PROMISC  = 0
+	VIRTIO_NET_CTRL_RX_ALLMULTI = 1
+
+	VIRTIO_NET_CTRL_MAC           = 1
+	VIRTIO_NET_CTRL_MAC_TABLE_SET = 0
+	VIRTIO_NET_CTRL_MAC_ADDR_SET  = 1
+
+	VIRTIO_NET_CTRL_ANNOUNCE     = 3
+	VIRTIO_NET_CTRL_ANNOUNCE_ACK = 0
+
+	VIRTIO_NET_CTRL_MQ              = 4
+	VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET = 0
+
+	VIRTIO_NET_CTRL_GUEST_OFFLOADS     = 5
+	VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET = 0
+
+	VIRTIO_NET_OK  = 0
+	VIRTIO_NET_ERR = 1
+)
 
 // Offloads of a Link: the kernel's bits for TUNSETOFFLOAD (linux/if_tun.h).
 const (
@@ -35,13 +67,17 @@ const (
 	TUN_F_TSO6 = 0x04
 )
 
-// Queues of a device with one pair.
-const (
-	rxQueue = iota
-	txQueue
+// MaxPairs is how many pairs of queues, and so links, a device may have.
+const MaxPairs = 8
 
-	queueSize = 256
-)
+const queueSize = 256
+
+// Queues are numbered in pairs, receive before transmit; the control queue comes
+// after the last pair that there is once features are negotiated (virtio 1.3,
+// 5.1.2).
+func rxQueue(pair int) int       { return 2 * pair }
+func txQueue(pair int) int       { return 2*pair + 1 }
+func controlQueue(pairs int) int { return 2 * pairs }
 
 const (
 	// HeaderLen is the length of the header in front of each frame.

@@ -13,6 +13,7 @@ const txBurst = 64
 // sender owns the transmit queue.
 type sender struct {
 	d     *Device
+	link  Link
 	q     *virtio.Queue
 	rules rules
 	chain virtio.Chain
@@ -35,7 +36,7 @@ func (s *sender) send() {
 	c := s.d.counters
 	err := s.frame.parse(&s.chain, &s.rules)
 	if err == nil && s.d.linkUp() {
-		if err = s.d.link.WriteFrame(s.frame.Bufs); err == nil {
+		if err = s.link.WriteFrame(s.frame.Bufs); err == nil {
 			atomic.AddUint64(&c.TxPackets, 1)
 			atomic.AddUint64(&c.TxBytes, s.frame.Len-HeaderLen)
 			return

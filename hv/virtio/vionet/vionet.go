@@ -1,6 +1,6 @@
-// Package vionet is the virtio network device (virtio 1.3, 5.1) on a Link, with
-// one pair of queues, mergeable receive buffers, and the checksum and
-// segmentation offloads that the link has.
+// Package vionet is the virtio network device (virtio 1.3, 5.1) on Links, with
+// a pair of queues for each, a control queue, mergeable receive buffers, and the
+// checksum and segmentation offloads that the links have.
 //
 // Each queue has a goroutine of its own. Nothing in it waits for the guest: a
 // ring without room leaves frames to the link.
@@ -26,7 +26,8 @@ type Counters struct {
 type Config struct {
 	// MAC is the interface's address.
 	MAC [6]byte
-	// LockMAC drops frames of the guest that have another source address.
+	// LockMAC drops frames of the guest that have another source address, and
+	// those for somebody else; the guest cannot change its address.
 	LockMAC bool
 	// MTU is told to the guest; 0 means the usual 1500, and says nothing.
 	MTU uint16
@@ -38,33 +39,47 @@ type Config struct {
 
 // Device is a network device. It implements virtio.Device.
 type Device struct {
-	link     Link
+	links    []Link
 	mac      [6]byte
-	lock     bool
+	locked   bool
 	mtu      uint16
 	sayMTU   bool
 	counters *Counters
 	down     atomic.Bool
+	announce atomic.Bool // the driver shall tell the network where it is
+	filter   atomic.Pointer[filter]
 
 	mu        sync.Mutex
 	transport virtio.Transport // while active
+	features  uint64           // negotiated, while active
 
-	rx, tx *virtio.Worker // while active
+	// Of the control queue's goroutine while there is one, else of whoever
+	// calls Activate and Reset.
+	active   int    // links that frames arrive on
+	offloads uint32 // what the first link was told
+
+	workers []*virtio.Worker // while active; the control queue's is the first
 }
 
-// New makes a network device on link, which stays the caller's: close it after
-// the device's last Reset.
-func New(link Link, c Config) *Device {
+// New makes a network device with a pair of queues for each of links, of which
+// there are 1 to MaxPairs. They stay the caller's: close them after the device's
+// last Reset. A further link must not be active yet.
+func New(c Config, links ...Link) *Device {
 	if c.Counters == nil {
 		c.Counters = new(Counters)
 	}
-	d := &Device{link: link, mac: c.MAC, lock: c.LockMAC, mtu: c.MTU, sayMTU: c.MTU != 0, counters: c.Counters}
+	links = links[:min(len(links), MaxPairs)]
+	d := &Device{links: links, mac: c.MAC, locked: c.LockMAC, mtu: c.MTU, sayMTU: c.MTU != 0, counters: c.Counters, active: 1}
 	if !d.sayMTU {
 		d.mtu = defaultMTU
 	}
 	d.down.Store(c.Down)
+	d.filter.Store(d.open())
 	return d
 }
+
+// open is the filter of a driver that has not said what it wants: it gets all.
+func (d *Device) open() *filter { return &filter{mac: d.mac, locked: d.locked, promisc: true} }
 
 // SetLink plugs the cable in or pulls it: without a link frames are dropped
 // both ways. The driver is told. It may be called at any time.
@@ -75,6 +90,18 @@ func (d *Device) SetLink(up bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.transport != nil {
+		d.transport.ConfigChanged()
+	}
+}
+
+// Announce asks the driver to tell the network where it is, after the guest has
+// moved. A driver that does not know how is not asked. It may be called at any
+// time.
+func (d *Device) Announce() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.transport != nil && d.features&VIRTIO_NET_F_GUEST_ANNOUNCE != 0 {
+		d.announce.Store(true)
 		d.transport.ConfigChanged()
 	}
 }
@@ -95,32 +122,50 @@ var offloads = []struct {
 	{TUN_F_TSO6, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_GUEST_TSO6},
 }
 
-// Features implements virtio.Device.
+// Features implements virtio.Device. A locked interface offers to change the
+// address all the same: so the driver is told that it may not.
 func (d *Device) Features() uint64 {
-	f := VIRTIO_NET_F_MAC | VIRTIO_NET_F_STATUS | VIRTIO_NET_F_MRG_RXBUF
+	f := VIRTIO_NET_F_MAC | VIRTIO_NET_F_STATUS | VIRTIO_NET_F_MRG_RXBUF | VIRTIO_NET_F_CTRL_VQ | VIRTIO_NET_F_CTRL_RX |
+		VIRTIO_NET_F_CTRL_MAC_ADDR | VIRTIO_NET_F_GUEST_ANNOUNCE
 	if d.sayMTU {
 		f |= VIRTIO_NET_F_MTU
 	}
-	can := d.link.Offloads()
+	if len(d.links) > 1 {
+		f |= VIRTIO_NET_F_MQ
+	}
+	can := d.links[0].Offloads()
 	for _, o := range offloads {
 		if can&o.link != 0 {
 			f |= o.host | o.guest
 		}
 	}
+	if f&guestOffloads != 0 {
+		f |= VIRTIO_NET_F_CTRL_GUEST_OFFLOADS
+	}
 	return f
 }
 
 // QueueSizes implements virtio.Device.
-func (d *Device) QueueSizes() []uint16 { return []uint16{rxQueue: queueSize, txQueue: queueSize} }
+func (d *Device) QueueSizes() []uint16 {
+	sizes := make([]uint16, controlQueue(len(d.links))+1)
+	for i := range sizes {
+		sizes[i] = queueSize
+	}
+	return sizes
+}
 
 // ReadConfig implements virtio.Device.
 func (d *Device) ReadConfig(off uint64, p []byte) {
 	var c configSpace
-	copy(c[:], d.mac[:])
+	mac := d.filter.Load().mac
+	copy(c[:], mac[:])
 	if d.linkUp() {
-		c[6] = VIRTIO_NET_S_LINK_UP
+		c[6] |= VIRTIO_NET_S_LINK_UP
 	}
-	binary.LittleEndian.PutUint16(c[8:], 1) // pairs
+	if d.announce.Load() {
+		c[6] |= VIRTIO_NET_S_ANNOUNCE
+	}
+	binary.LittleEndian.PutUint16(c[8:], uint16(len(d.links)))
 	binary.LittleEndian.PutUint16(c[10:], d.mtu)
 	clear(p)
 	if off < uint64(len(c)) {
@@ -134,20 +179,37 @@ func (d *Device) WriteConfig(uint64, []byte) {}
 
 // Activate implements virtio.Device.
 func (d *Device) Activate(features uint64, qs []*virtio.Queue, t virtio.Transport) error {
-	if err := d.link.SetOffload(receivable(features)); err != nil {
+	pairs := 1
+	if features&VIRTIO_NET_F_MQ != 0 {
+		pairs = len(d.links)
+	}
+	if err := d.links[0].SetOffload(receivable(features)); err != nil {
 		return err
 	}
+	d.offloads = receivable(features)
 	d.mu.Lock()
-	d.transport = t
+	d.transport, d.features = t, features
 	d.mu.Unlock()
-	if q := qs[rxQueue]; q != nil {
-		d.rx = q.Start(newReceiver(d, q, features).serve, d.link.Wake)
+	if q := qs[controlQueue(pairs)]; q != nil && features&VIRTIO_NET_F_CTRL_VQ != 0 {
+		k := &controller{d: d, q: q, limits: limits{features, pairs, d.locked}}
+		d.workers = append(d.workers, q.Start(k.serve, nil))
 	}
-	if q := qs[txQueue]; q != nil {
-		s := &sender{d: d, q: q, rules: rules{features, d.lock, d.mac}}
-		d.tx = q.Start(s.serve, nil)
+	for i := range pairs {
+		d.startPair(features, d.links[i], qs[rxQueue(i)], qs[txQueue(i)])
 	}
 	return nil
+}
+
+// startPair has a pair of queues served by goroutines of ours. Either may be
+// nil.
+func (d *Device) startPair(features uint64, link Link, rx, tx *virtio.Queue) {
+	if rx != nil {
+		d.workers = append(d.workers, rx.Start(newReceiver(d, link, rx, features).serve, link.Wake))
+	}
+	if tx != nil {
+		s := &sender{d: d, link: link, q: tx, rules: rules{features, d.locked, d.mac}}
+		d.workers = append(d.workers, tx.Start(s.serve, nil))
+	}
 }
 
 // receivable is what the driver can receive, as offloads of the link. None is
@@ -168,21 +230,27 @@ func receivable(features uint64) uint32 {
 // Reset implements virtio.Device.
 func (d *Device) Reset() {
 	d.mu.Lock()
-	d.transport = nil
+	d.transport, d.features = nil, 0
 	d.mu.Unlock()
-	d.rx.Stop()
-	d.tx.Stop()
-	d.rx, d.tx = nil, nil
+	for _, w := range d.workers {
+		w.Stop()
+	}
+	d.workers = nil
+	d.announce.Store(false)
+	d.filter.Store(d.open())
+	_ = d.setPairs(1) // a link that stays active costs frames and no more
 }
 
 // Pause implements virtio.Device.
 func (d *Device) Pause() {
-	d.rx.Pause()
-	d.tx.Pause()
+	for _, w := range d.workers {
+		w.Pause()
+	}
 }
 
 // Resume implements virtio.Device.
 func (d *Device) Resume() {
-	d.rx.Resume()
-	d.tx.Resume()
+	for _, w := range d.workers {
+		w.Resume()
+	}
 }

@@ -35,6 +35,7 @@ type wire struct {
 	err     error // of the next read
 	full    error // of every write
 	offload uint32
+	active  bool
 }
 
 func newWire() *wire {
@@ -92,6 +93,19 @@ func (w *wire) WriteFrame(bufs [][]byte) error {
 	}
 	w.out <- bytes.Join(bufs, nil)
 	return nil
+}
+
+func (w *wire) SetActive(on bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.active = on
+	return nil
+}
+
+func (w *wire) isActive() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.active
 }
 
 func (w *wire) Wake() {
@@ -158,7 +172,7 @@ func boot(t testing.TB, c vionet.Config, features uint64, warn func(error)) *gue
 	t.Helper()
 	g := &guest{t: t, wire: newWire()}
 	c.MAC, c.Counters = mac, &g.cnt
-	g.dev = vionet.New(g.wire, c)
+	g.dev = vionet.New(c, g.wire)
 	h := virtiotest.NewHost(t, 8<<20)
 	g.fn = h.Plug(pci.SlotNIC, g.dev, warn)
 	g.Driver = virtiotest.NewDriver(h, pci.SlotNIC)
