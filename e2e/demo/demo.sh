@@ -48,7 +48,9 @@ mib() {
 
 finish() {
 	status=$?
-	[ -z "${vmd:-}" ] || kill "$vmd" 2>/dev/null && wait "$vmd" || true
+	if [ -n "${vmd:-}" ]; then
+		kill "$vmd" 2>/dev/null && wait "$vmd" || true
+	fi
 	[ -z "${snmpd:-}" ] || kill "$snmpd" 2>/dev/null || true
 	rm -rf "$dir"
 	exit "$status"
@@ -73,7 +75,7 @@ vm "db" {
 	boot "$guests/bzImage"
 	initrd "$guests/initrd"
 	cmdline "console=ttyS0 quiet name=db"
-	owner :ops
+	owner bob
 }
 CONF
 show cat "$dir/vm.conf"
