@@ -13,6 +13,8 @@ type board struct {
 	uart *chipset.UART
 	rtc  *chipset.RTC
 	pm   *chipset.PM
+
+	fwcfg *chipset.FWCfg // nil without firmware
 }
 
 // close stops what timers the parts have.
@@ -21,10 +23,22 @@ func (b *board) close() {
 	b.pm.Close()
 }
 
-// windows are what the address spaces leave to PCI.
-var windows = pci.Windows{
-	IO:   pci.Window{Base: 0xc000, Size: 0x4000},
-	MMIO: pci.Window{Base: uint64(lowEnd), Size: uint64(pciWindowEnd - lowEnd)},
+// pciWindows are what the address spaces leave to PCI. The one above 4 GiB
+// starts at the first whole GiB after the RAM and ends with what a vCPU can
+// address: firmware puts large and 64-bit BARs at either end of it.
+func pciWindows(ramSize uint64, physBits int) pci.Windows {
+	w := pci.Windows{
+		IO:   pci.Window{Base: 0xc000, Size: 0x4000},
+		MMIO: pci.Window{Base: uint64(lowEnd), Size: uint64(pciWindowEnd - lowEnd)},
+	}
+	base := uint64(highBase)
+	if ramSize > uint64(lowEnd) {
+		base += (ramSize - uint64(lowEnd) + gib - 1) &^ (gib - 1)
+	}
+	if end := uint64(1) << min(physBits, maxPhysBits); end > base {
+		w.MMIO64 = pci.Window{Base: base, Size: end - base}
+	}
+	return w
 }
 
 // addBoard makes the parts and connects them.
@@ -47,7 +61,8 @@ func (m *Machine) addBoard() error {
 			m.cfg.Panicked()
 		}
 	})
-	m.pci = pci.NewBus(host{m}, windows)
+	m.windows = pciWindows(m.cfg.Memory, physBits(m.cpuid))
+	m.pci = pci.NewBus(host{m}, m.windows)
 	return errors.Join(
 		m.port(0x00, 0x10, chipset.Absent{}), // DMA controllers
 		m.port(chipset.RTCPort, chipset.RTCSize, m.board.rtc),

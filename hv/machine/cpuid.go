@@ -20,15 +20,39 @@ const (
 	leafKVMFlags  = 0x40000001
 	leafKVMTiming = 0x40000010 // TSC and bus kHz, VMware's invention that Linux and SeaBIOS read
 	busKHz        = 1_000_000  // KVM's local APIC counts nanoseconds
+
+	// Further hypervisors announce themselves at steps of this.
+	nextHypervisor = 0x100
 )
+
+// signatures are the hypervisors that a vCPU says it runs on.
+type signatures uint8
+
+const (
+	kvmOnly signatures = iota
+	// openBSDFirst puts OpenBSD's vmm(4) before KVM. OpenBSD's boot program
+	// looks at the first only, and then uses the serial port by itself (OpenBSD
+	// sys/arch/amd64/stand/libsa/machdep.c); kernels look for the one they know.
+	openBSDFirst
+)
+
+// openBSDLeaf is "OpenBSDVMM58", with no leaves after it that say anything.
+var openBSDLeaf = kvm.CPUIDEntry{
+	Function: leafKVM, EAX: leafKVM + 1, EBX: 0x6e65704f, ECX: 0x56445342, EDX: 0x38354d4d,
+}
 
 // brand is what leaves 0x80000002-4 spell: KVM may leave them empty.
 const brand = "vmd virtual CPU"
 
 // guestCPUID edits host, what KVM can offer, into what one vCPU answers. host
 // is not changed.
-func guestCPUID(host []kvm.CPUIDEntry, t cpuTopology) []kvm.CPUIDEntry {
-	out := make([]kvm.CPUIDEntry, 0, len(host)+1)
+func guestCPUID(host []kvm.CPUIDEntry, t cpuTopology, s signatures) []kvm.CPUIDEntry {
+	out := make([]kvm.CPUIDEntry, 0, len(host)+2)
+	var base uint32 // of KVM's leaves, from leafKVM
+	if s == openBSDFirst {
+		base = nextHypervisor
+		out = append(out, openBSDLeaf)
+	}
 	for _, e := range host {
 		switch {
 		case e.Function >= leafKVM && e.Function < leafKVM+0x100 && e.Function > leafKVMFlags:
@@ -37,9 +61,26 @@ func guestCPUID(host []kvm.CPUIDEntry, t cpuTopology) []kvm.CPUIDEntry {
 			continue // AMD's extended topology; 0xb says it all
 		}
 		editCPUID(&e, t)
+		if e.Function == leafKVM || e.Function == leafKVMFlags {
+			e.Function += base
+		}
+		if e.Function == leafKVM+base {
+			e.EAX += base // the highest leaf
+		}
 		out = append(out, e)
 	}
-	return append(out, kvm.CPUIDEntry{Function: leafKVMTiming, EAX: uint32(t.tscKHz), EBX: busKHz})
+	return append(out, kvm.CPUIDEntry{Function: leafKVMTiming + base, EAX: uint32(t.tscKHz), EBX: busKHz})
+}
+
+// physBits is how many address bits a guest's processors have (leaf
+// 0x80000008).
+func physBits(host []kvm.CPUIDEntry) int {
+	for _, e := range host {
+		if e.Function == 0x80000008 {
+			return int(e.EAX & 0xff)
+		}
+	}
+	return 36
 }
 
 // editCPUID changes one leaf. Numbers of bits are as in Intel SDM vol. 2,

@@ -9,7 +9,7 @@ import (
 // leaf returns one leaf of what a guest with these CPUs gets from host.
 func leaf(t *testing.T, host kvm.CPUIDEntry, top cpuTopology) kvm.CPUIDEntry {
 	t.Helper()
-	for _, e := range guestCPUID([]kvm.CPUIDEntry{host}, top) {
+	for _, e := range guestCPUID([]kvm.CPUIDEntry{host}, top, kvmOnly) {
 		if e.Function == host.Function && e.Index == host.Index {
 			return e
 		}
@@ -77,7 +77,7 @@ func TestCPUIDOfOneCPU(t *testing.T) {
 
 func TestCPUIDTiming(t *testing.T) {
 	host := []kvm.CPUIDEntry{{Function: leafKVM}, {Function: leafKVMFlags, EAX: 3}, {Function: leafKVMTiming, EAX: 1}, {Function: 0x80000026}}
-	got := guestCPUID(host, cpuTopology{count: 1, tscKHz: 2_500_000})
+	got := guestCPUID(host, cpuTopology{count: 1, tscKHz: 2_500_000}, kvmOnly)
 	if len(got) != 3 {
 		t.Fatalf("leaves %+v", got)
 	}

@@ -12,18 +12,30 @@ import (
 	"vmd/hv/smbios"
 )
 
-// Boot says what a guest starts with.
+// Boot says what a guest starts with: a kernel, or firmware.
 type Boot struct {
 	Kernel  boot.Image
 	Initrd  *boot.Image // nil for none
 	Cmdline string
+	// NetMAC is the address of the interface that an OpenBSD kernel is to take
+	// for the one it was booted from; nil for none.
+	NetMAC *[6]byte
+
+	// Firmware is started instead of a kernel if it is not nil. Device is what
+	// it is to boot from.
+	Firmware *boot.Image
+	Device   BootDevice
 }
 
 // Load puts a kernel and the firmware tables into the guest's memory and makes
-// the first vCPU start there. It follows the last AddVirtio.
+// the first vCPU start there, or the firmware. It follows the last AddVirtio,
+// and is called once.
 func (m *Machine) Load(b Boot) error {
 	if m.current() != built {
 		return errors.New("load a kernel: the machine has been started")
+	}
+	if b.Firmware != nil {
+		return m.loadFirmware(*b.Firmware, b.Device)
 	}
 	rsdp, err := m.putTables()
 	if err != nil {
@@ -33,9 +45,15 @@ func (m *Machine) Load(b Boot) error {
 	rand.Read(seed)
 	e, err := boot.Load(boot.Params{
 		Mem: m.mem, Kernel: b.Kernel, Initrd: b.Initrd, Cmdline: b.Cmdline, RSDP: rsdp, Seed: seed,
+		NetMAC: b.NetMAC,
 	})
 	if err != nil {
 		return err
+	}
+	if e.Format == boot.OpenBSD {
+		if err := m.setSignatures(openBSDFirst); err != nil {
+			return err
+		}
 	}
 	return setEntry(m.vcpus[0].kvm, e)
 }
@@ -43,12 +61,7 @@ func (m *Machine) Load(b Boot) error {
 // putTables writes the ACPI and SMBIOS tables and returns where the former
 // begin.
 func (m *Machine) putTables() (rsdp mem.GPA, err error) {
-	t, err := acpi.Build(acpi.Config{
-		CPUs:    m.cfg.CPUs,
-		MMIO32:  acpi.Window{Base: lowEnd, Size: windows.MMIO.Size},
-		Links:   links,
-		PVPanic: true,
-	})
+	t, err := acpi.Build(m.acpiConfig())
 	if err != nil {
 		return 0, err
 	}
@@ -59,17 +72,30 @@ func (m *Machine) putTables() (rsdp mem.GPA, err error) {
 	if end > smbiosAddr {
 		return 0, fmt.Errorf("ACPI tables end at %#x, where SMBIOS tables begin", end)
 	}
-	s, err := smbios.Build(smbios.Config{
-		UUID:       m.cfg.UUID,
-		CPUs:       m.cfg.CPUs,
-		LowMemory:  m.lowMemory(),
-		HighMemory: m.cfg.Memory - m.lowMemory(),
-	})
+	s, err := smbios.Build(m.smbiosConfig())
 	if err != nil {
 		return 0, err
 	}
 	_, err = s.Load(m.mem, smbiosAddr)
 	return rsdpAddr, err
+}
+
+func (m *Machine) acpiConfig() acpi.Config {
+	return acpi.Config{
+		CPUs:    m.cfg.CPUs,
+		MMIO32:  acpi.Window{Base: lowEnd, Size: m.windows.MMIO.Size},
+		Links:   links,
+		PVPanic: true,
+	}
+}
+
+func (m *Machine) smbiosConfig() smbios.Config {
+	return smbios.Config{
+		UUID:       m.cfg.UUID,
+		CPUs:       m.cfg.CPUs,
+		LowMemory:  m.lowMemory(),
+		HighMemory: m.cfg.Memory - m.lowMemory(),
+	}
 }
 
 // links are the interrupts of the ACPI link devices: the slots with these

@@ -17,6 +17,8 @@ import (
 	"os"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"vmd/hv/bus"
 	"vmd/hv/chipset"
 	"vmd/hv/kvm"
@@ -53,6 +55,10 @@ type Config struct {
 	// from any goroutine, must not block, and may be nil.
 	Warn func(dev, msg string)
 
+	// FirmwareLog takes what firmware writes to its debug port, as Console does;
+	// nil tells firmware to keep it to itself.
+	FirmwareLog io.Writer
+
 	// Counters are where to count for each vCPU; none or fewer than CPUs will
 	// do. Sampled is called each time the vCPUs' times have been brought up to
 	// date, about once a second; it may be nil.
@@ -72,9 +78,14 @@ type Machine struct {
 	mem   *mem.Memory
 	ports bus.Bus
 	mmio  bus.Bus
-	pci   *pci.Bus
 	board board
 	irqs  irqs
+
+	pci     *pci.Bus
+	windows pci.Windows
+	rom     []byte           // firmware as the guest sees it; nil for a kernel
+	cpuid   []kvm.CPUIDEntry // what KVM offers; nil once started
+	timer   bool             // KVM_CAP_TSC_DEADLINE_TIMER
 
 	vcpus  []*vcpu
 	virtio []*virtiopci.Function
@@ -173,8 +184,8 @@ func (m *Machine) addMemory() (err error) {
 }
 
 func (m *Machine) addVCPUs(sys *kvm.System) error {
-	host, err := sys.SupportedCPUID()
-	if err != nil {
+	var err error
+	if m.cpuid, err = sys.SupportedCPUID(); err != nil {
 		return err
 	}
 	for id := range m.cfg.CPUs {
@@ -187,8 +198,9 @@ func (m *Machine) addVCPUs(sys *kvm.System) error {
 			v.stat = m.cfg.Counters[id]
 		}
 		v.stat = v.stat.withDefaults()
+	m.timer = sys.Check(kvm.KVM_CAP_TSC_DEADLINE_TIMER) != 0
 		m.vcpus = append(m.vcpus, v)
-		if err := v.init(host, m.cfg.CPUs, sys.Check(kvm.KVM_CAP_TSC_DEADLINE_TIMER) != 0); err != nil {
+		if err := v.init(); err != nil {
 			return fmt.Errorf("vCPU %d: %w", id, err)
 		}
 	}
@@ -197,16 +209,30 @@ func (m *Machine) addVCPUs(sys *kvm.System) error {
 
 // init gives a new vCPU its CPUID and MSRs. KVM has made the first one ready to
 // run and leaves the others waiting for INIT and SIPI.
-func (v *vcpu) init(host []kvm.CPUIDEntry, count int, deadline bool) error {
+func (v *vcpu) init() error {
+	if err := v.setCPUID(kvmOnly); err != nil {
+		return err
+	}
+	return v.kvm.SetMSRs(append([]kvm.MSR(nil), startMSRs...))
+}
+
+func (v *vcpu) setCPUID(s signatures) error {
 	khz, err := v.kvm.TSCKHz()
 	if err != nil {
 		return err
 	}
-	t := cpuTopology{id: v.id, count: count, tscKHz: khz, deadline: deadline}
-	if err := v.kvm.SetCPUID(guestCPUID(host, t)); err != nil {
-		return err
+	t := cpuTopology{id: v.id, count: v.m.cfg.CPUs, tscKHz: khz, deadline: v.m.timer}
+	return v.kvm.SetCPUID(guestCPUID(v.m.cpuid, t, s))
+}
+
+// setSignatures changes who the vCPUs say they run on.
+func (m *Machine) setSignatures(s signatures) error {
+	for _, v := range m.vcpus {
+		if err := v.setCPUID(s); err != nil {
+			return fmt.Errorf("vCPU %d: %w", v.id, err)
+		}
 	}
-	return v.kvm.SetMSRs(append([]kvm.MSR(nil), startMSRs...))
+	return nil
 }
 
 // AddVirtio puts a device into a PCI slot (pci.SlotDisk and so on). name is what
@@ -230,15 +256,17 @@ func (m *Machine) AddVirtio(slot int, name string, dev virtio.Device) error {
 
 // Start lets the guest run.
 func (m *Machine) Start() error {
-	if err := m.pci.Assign(); err != nil {
-		return err
+	if m.rom == nil {
+		if err := m.pci.Assign(); err != nil {
+			return err
+		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.phase != built {
 		return errors.New("the machine has been started before")
 	}
-	m.phase = running
+	m.phase, m.cpuid = running, nil
 	m.alive = len(m.vcpus)
 	for _, v := range m.vcpus {
 		go v.loop()
@@ -289,6 +317,10 @@ func (m *Machine) free() error {
 	if m.mem != nil {
 		errs = append(errs, m.mem.Close())
 		m.mem = nil
+	}
+	if m.rom != nil {
+		errs = append(errs, unix.Munmap(m.rom))
+		m.rom = nil
 	}
 	return errors.Join(errs...)
 }

@@ -13,18 +13,26 @@ const Version = 1
 //	0xc0000000 - 0xfebfffff  32-bit PCI window
 //	0xfec00000               IOAPIC
 //	0xfee00000               local APIC, messages
-//	0xfffbc000               KVM's own page and TSS pages (Intel hosts)
-//	4 GiB      -             the rest of RAM
+//	0xfeffc000               KVM's own page and TSS pages (Intel hosts)
+//	0xffc00000 - 0xffffffff  firmware, as much as it needs of it
+//	4 GiB      -             the rest of RAM, then the 64-bit PCI window
 const (
 	lowEnd       mem.GPA = 0xc000_0000
 	pciWindowEnd mem.GPA = 0xfec0_0000
 	highBase     mem.GPA = 1 << 32
 
-	identityAddr mem.GPA = 0xfffb_c000
-	tssAddr      mem.GPA = 0xfffb_d000
+	identityAddr mem.GPA = 0xfeff_c000
+	tssAddr      mem.GPA = 0xfeff_d000
 
 	rsdpAddr   mem.GPA = 0xe_0000
 	smbiosAddr mem.GPA = 0xf_0000
+)
+
+const (
+	gib = 1 << 30
+	// maxPhysBits bounds the 64-bit PCI window: guests with four levels of page
+	// tables reach no further.
+	maxPhysBits = 46
 )
 
 // Interrupt numbers (GSI) of the parts on the board.

@@ -82,7 +82,7 @@ func FuzzBoard(f *testing.F) {
 			copy(p, b[4:8])
 			to := &m.ports
 			if b[0]&8 != 0 {
-				to, addr = &m.mmio, windows.MMIO.Base+addr
+				to, addr = &m.mmio, m.windows.MMIO.Base+addr
 			} else {
 				size = min(size, 4)
 			}

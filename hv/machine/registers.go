@@ -37,7 +37,7 @@ func setEntry(v *kvm.VCPU, e boot.Entry) error {
 		return fmt.Errorf("enter the kernel at %#x: %w", e.RIP, err)
 	}
 	return v.SetRegs(kvm.Regs{
-		RIP: e.RIP, RSP: e.RSP, RBX: e.RBX, RSI: e.RSI, RFLAGS: e.RFLAGS,
+		RIP: e.RIP, RSP: e.RSP, RAX: e.RAX, RBX: e.RBX, RSI: e.RSI, RFLAGS: e.RFLAGS,
 	})
 }
 
