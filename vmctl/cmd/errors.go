@@ -117,7 +117,7 @@ var reasons = map[vmop.Code]string{
 
 // reason is err as the end of a message. For an answer of vmd it is the words
 // of its code and then its detail, except where programs look for the words
-// at the end of the line.
+// at the end of the line and the detail says no more.
 func reason(err error) string {
 	var refused *client.Error
 	switch {
@@ -125,7 +125,9 @@ func reason(err error) string {
 		return reasons[vmop.ErrTimeout]
 	case !errors.As(err, &refused):
 		return strerror(err)
-	case refused.Code == vmop.ErrRunning || refused.Code == vmop.ErrStopping:
+	}
+	switch refused.Code {
+	case vmop.ErrRunning, vmop.ErrStopping, vmop.ErrPermission:
 		return reasons[refused.Code]
 	}
 	words, ok := reasons[refused.Code]
