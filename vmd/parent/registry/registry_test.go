@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"reflect"
 	"testing"
 	"time"
 
