@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -369,25 +370,63 @@ func FuzzInfo(f *testing.F) {
 
 // Whatever is in a file, opening and using it ends, without a panic.
 func FuzzOpen(f *testing.F) {
-	good := victim(f)
-	f.Add(good, uint8(0))
-	f.Add(edit{hdrIncompatible, uint64(incompatDirty)}.apply(f, bytes.Clone(good)), uint8(1))
-	f.Add(edit{victimL2, uint64(flagCompressed | victimData)}.apply(f, bytes.Clone(good)), uint8(2))
-	f.Add(edit{victimL2, uint64(victimL2 | flagCopied)}.apply(f, bytes.Clone(good)), uint8(3))
+	m := newImageFile(f, Options{Size: 200 << 9, ClusterBits: 9})
+	i := mustOpen(f, m, nil)
+	mustWrite(f, i, bytes.Repeat([]byte{0xaa}, 2<<9), 0)
+	must(f, i.Close())
+	l1 := be.Uint64(m.data[hdrL1Offset:])
+	l2 := int64(be.Uint64(m.data[l1:]) & offsetMask)
+	f.Add(m.data, uint8(0))
+	f.Add(edit{hdrIncompatible, uint64(incompatDirty)}.apply(f, bytes.Clone(m.data)), uint8(1))
+	f.Add(edit{l2, uint64(flagCompressed | 0x400)}.apply(f, bytes.Clone(m.data)), uint8(2))
+	f.Add(edit{l2, l1 | flagCopied}.apply(f, bytes.Clone(m.data)), uint8(3))
 	f.Fuzz(func(t *testing.T, b []byte, where uint8) {
-		if len(b) > 1<<20 {
-			return
-		}
-		_, _ = check(bytes.NewReader(b), int64(len(b)))
-		for _, readOnly := range []bool{true, false} {
-			i, err := open(newMem(bytes.Clone(b)), nil, readOnly)
-			if err != nil {
-				continue
-			}
-			use(i, int64(where))
-			_ = i.Close()
+		if len(b) < 1<<20 {
+			openAndUse(b, int64(where))
 		}
 	})
+}
+
+func openAndUse(b []byte, where int64) {
+	_, _ = check(bytes.NewReader(b), int64(len(b)))
+	for _, readOnly := range []bool{true, false} {
+		i, err := open(newMem(bytes.Clone(b)), nil, readOnly)
+		if err == nil {
+			use(i, where)
+			_ = i.Close()
+		}
+	}
+}
+
+// The same with damage where it matters, which a fuzzer takes long to find.
+func TestDamagedImages(t *testing.T) {
+	t.Parallel()
+	good := victim(t)
+	r := rand.New(rand.NewPCG(1, 1))
+	areas := []int{0, headerLenV3, victimL1, victimTable, victimBlock, victimL2}
+	for range 4000 {
+		b := bytes.Clone(good)
+		if r.IntN(3) == 0 {
+			b = edit{hdrIncompatible, uint64(incompatDirty)}.apply(t, b)
+		}
+		for range 1 + r.IntN(6) {
+			off := areas[r.IntN(len(areas))] + r.IntN(112)
+			switch r.IntN(4) {
+			case 0:
+				b[off] = byte(r.Uint32())
+			case 1:
+				b[off] ^= 1 << r.IntN(8)
+			case 2:
+				be.PutUint64(b[off&^7:], uint64(r.IntN(8))<<victimBits|uint64(r.IntN(4))<<62|uint64(r.IntN(2)))
+			default:
+				b[off] = 0xff
+			}
+		}
+		if r.IntN(3) == 0 {
+			b = b[:r.IntN(len(b))]
+		}
+		openAndUse(b, r.Int64N(256))
+	}
 }
 
 // use does a bit of everything; errors are welcome.

@@ -15,8 +15,8 @@ func (i *Image) NextData(off int64) (start, end int64, err error) {
 			return off, off + r.n, nil
 		default:
 			start, end, err := disk.NextData(i.base, off)
-			if err != nil || start < off+r.n {
-				return start, min(end, off+r.n), err
+			if end = min(end, off+r.n); err != nil || start < end {
+				return start, end, err
 			}
 		}
 		off += r.n
