@@ -226,6 +226,16 @@ func (p *PM) onAlarm() {
 	p.setAlarm()
 }
 
+// Skip takes d out of the timer's time: the machine stood still for so long.
+func (p *PM) Skip(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.latchTimer()
+	p.start = p.start.Add(d)
+	p.halves = p.ticks() / pmTimerHalf
+	p.setAlarm()
+}
+
 // PMState is everything a PM remembers, for saving and restoring it.
 type PMState struct {
 	Status, Enable, Control uint16

@@ -303,3 +303,11 @@ type clockData struct {
 	HostTSC  uint64
 	_        [4]uint32
 }
+
+// deviceAttr is struct kvm_device_attr.
+type deviceAttr struct {
+	Flags uint32
+	Group uint32
+	Attr  uint64
+	Addr  uint64
+}

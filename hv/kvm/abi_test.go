@@ -43,6 +43,7 @@ var abiStructs = []struct {
 	{"kvm_coalesced_mmio_zone", coalescedZone{}, true, "addr size pio"},
 	{"kvm_coalesced_mmio", coalescedEntry{}, true, "phys_addr len pio data"},
 	{"kvm_coalesced_mmio_ring", coalescedRing{}, false, "first last coalesced_mmio"},
+	{"kvm_device_attr", deviceAttr{}, true, "flags group attr addr"},
 	{"kvm_clock_data", clockData{}, true, "clock flags - realtime host_tsc -"},
 	{"kvm_pit_config", pitConfig{}, true, "flags -"},
 	{"kvm_enable_cap", enableCap{}, true, "cap flags args -"},
@@ -94,7 +95,8 @@ var abiNumbers = map[string]uint64{
 
 	"KVM_CAP_PMU_CAPABILITY": uint64(KVM_CAP_PMU_CAPABILITY), "KVM_PMU_CAP_DISABLE": KVM_PMU_CAP_DISABLE,
 
-	"KVM_REGISTER_COALESCED_MMIO": KVM_REGISTER_COALESCED_MMIO, "KVM_SET_CLOCK": KVM_SET_CLOCK, "KVM_GET_CLOCK": KVM_GET_CLOCK,
+	"KVM_REGISTER_COALESCED_MMIO": KVM_REGISTER_COALESCED_MMIO, "KVM_SET_CLOCK": KVM_SET_CLOCK, "KVM_SET_DEVICE_ATTR": KVM_SET_DEVICE_ATTR, "KVM_GET_DEVICE_ATTR": KVM_GET_DEVICE_ATTR,
+	"KVM_VCPU_TSC_CTRL": KVM_VCPU_TSC_CTRL, "KVM_VCPU_TSC_OFFSET": KVM_VCPU_TSC_OFFSET, "KVM_GET_CLOCK": KVM_GET_CLOCK,
 	"KVM_CAP_COALESCED_MMIO": uint64(KVM_CAP_COALESCED_MMIO), "KVM_CAP_COALESCED_PIO": uint64(KVM_CAP_COALESCED_PIO),
 	"KVM_EXIT_IO": uint64(KVM_EXIT_IO), "KVM_EXIT_HLT": uint64(KVM_EXIT_HLT), "KVM_EXIT_MMIO": uint64(KVM_EXIT_MMIO),
 	"KVM_EXIT_SHUTDOWN": uint64(KVM_EXIT_SHUTDOWN), "KVM_EXIT_FAIL_ENTRY": uint64(KVM_EXIT_FAIL_ENTRY), "KVM_EXIT_INTR": uint64(KVM_EXIT_INTR),

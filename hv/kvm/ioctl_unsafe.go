@@ -1,6 +1,7 @@
 package kvm
 
 import (
+	"runtime"
 	"syscall"
 	"unsafe"
 
@@ -49,4 +50,12 @@ func exitAs[T any](r *runPage) *T { return (*T)(unsafe.Pointer(&r.Exit)) }
 // coalesced writes.
 func coalescedRingOf(page []byte) *coalescedRing {
 	return (*coalescedRing)(unsafe.Pointer(unsafe.SliceData(page)))
+}
+
+// ioctlAttr issues a request about an attribute whose value is v.
+func ioctlAttr(fd int, req uintptr, group uint32, attr uint64, v *uint64) error {
+	a := deviceAttr{Group: group, Attr: attr, Addr: uint64(uintptr(unsafe.Pointer(v)))}
+	_, err := ioctlPtr(fd, req, &a)
+	runtime.KeepAlive(v)
+	return err
 }

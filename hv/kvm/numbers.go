@@ -50,6 +50,8 @@ const (
 	KVM_SET_TSC_KHZ     = 0xaea2
 	KVM_GET_TSC_KHZ     = 0xaea3
 	KVM_KVMCLOCK_CTRL   = 0xaead
+	KVM_SET_DEVICE_ATTR = 0x4018aee1
+	KVM_GET_DEVICE_ATTR = 0x4018aee2
 )
 
 // Cap is a KVM capability, asked for with KVM_CHECK_EXTENSION.
@@ -133,6 +135,9 @@ const (
 	KVM_PIT_SPEAKER_DUMMY = 1
 
 	KVM_PMU_CAP_DISABLE = 1 << 0
+
+	KVM_VCPU_TSC_CTRL   = 0 // attribute group of a vCPU
+	KVM_VCPU_TSC_OFFSET = 0
 
 	KVM_CPUID_FLAG_SIGNIFCANT_INDEX = 1 << 0
 

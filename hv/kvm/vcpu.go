@@ -16,6 +16,8 @@ type VCPU struct {
 	run    *runPage
 	io     *ioExit
 	mmio   *mmioExit
+
+	tscOffset uint64 // for SetBackTSC
 }
 
 // CreateVCPU makes the vCPU with number (and APIC id) id.
