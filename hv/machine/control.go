@@ -59,9 +59,11 @@ func (m *Machine) Pause() error {
 	if err != nil || !news {
 		return err
 	}
+	m.drainPorts()
 	for _, f := range m.virtio {
 		f.Pause()
 	}
+	m.stopClocks()
 	return nil
 }
 
@@ -87,8 +89,8 @@ func (m *Machine) park() (news bool, err error) {
 	return true, nil
 }
 
-// Resume lets the guest go on after Pause. A guest with a kvmclock is told that
-// it stood still.
+// Resume lets the guest go on after Pause, with its clocks as they were. A guest
+// with a kvmclock is told that it stood still.
 func (m *Machine) Resume() error {
 	m.ctl.Lock()
 	defer m.ctl.Unlock()
@@ -97,6 +99,7 @@ func (m *Machine) Resume() error {
 	} else if p != paused {
 		return ErrEnded
 	}
+	m.startClocks()
 	for _, f := range m.virtio {
 		f.Resume()
 	}

@@ -24,7 +24,6 @@ import (
 	"vmd/hv/kvm"
 	"vmd/hv/mem"
 	"vmd/hv/pci"
-	"vmd/hv/virtio"
 	"vmd/hv/virtio/virtiopci"
 )
 
@@ -81,6 +80,8 @@ type Machine struct {
 	board board
 	irqs  irqs
 
+	posted kvm.Coalesced // port writes that have not been carried out yet
+
 	pci     *pci.Bus
 	windows pci.Windows
 	rom     []byte           // firmware as the guest sees it; nil for a kernel
@@ -90,7 +91,8 @@ type Machine struct {
 	vcpus  []*vcpu
 	virtio []*virtiopci.Function
 
-	ctl sync.Mutex // one Pause or Resume at a time; taken before mu
+	ctl    sync.Mutex // one Pause or Resume at a time; taken before mu
+	clocks clocks
 
 	mu      sync.Mutex
 	changed sync.Cond // phase, parked or alive did
@@ -158,6 +160,7 @@ func (m *Machine) build(sys *kvm.System) (err error) {
 		return err
 	}
 	m.irqs.init(m.vm)
+	m.coalescePorts()
 	return m.addBoard()
 }
 
@@ -188,6 +191,7 @@ func (m *Machine) addVCPUs(sys *kvm.System) error {
 	if m.cpuid, err = sys.SupportedCPUID(); err != nil {
 		return err
 	}
+	m.timer = sys.Check(kvm.KVM_CAP_TSC_DEADLINE_TIMER) != 0
 	for id := range m.cfg.CPUs {
 		k, err := m.vm.CreateVCPU(id)
 		if err != nil {
@@ -198,7 +202,6 @@ func (m *Machine) addVCPUs(sys *kvm.System) error {
 			v.stat = m.cfg.Counters[id]
 		}
 		v.stat = v.stat.withDefaults()
-	m.timer = sys.Check(kvm.KVM_CAP_TSC_DEADLINE_TIMER) != 0
 		m.vcpus = append(m.vcpus, v)
 		if err := v.init(); err != nil {
 			return fmt.Errorf("vCPU %d: %w", id, err)
@@ -232,25 +235,6 @@ func (m *Machine) setSignatures(s signatures) error {
 			return fmt.Errorf("vCPU %d: %w", v.id, err)
 		}
 	}
-	return nil
-}
-
-// AddVirtio puts a device into a PCI slot (pci.SlotDisk and so on). name is what
-// Config.Warn is told. The device stays its maker's, to be closed after Close.
-func (m *Machine) AddVirtio(slot int, name string, dev virtio.Device) error {
-	if m.current() != built {
-		return fmt.Errorf("add %s: the machine has been started", name)
-	}
-	f, err := virtiopci.New(host{m}, m.mem, dev, virtiopci.Options{
-		Warn: func(err error) { m.cfg.Warn(name, err.Error()) },
-	})
-	if err != nil {
-		return fmt.Errorf("add %s: %w", name, err)
-	}
-	if err := m.pci.Add(slot, f.PCI()); err != nil {
-		return errors.Join(fmt.Errorf("add %s: %w", name, err), f.Close())
-	}
-	m.virtio = append(m.virtio, f)
 	return nil
 }
 
@@ -305,6 +289,7 @@ func (m *Machine) free() error {
 		errs = append(errs, f.Close())
 	}
 	m.virtio = nil
+	m.posted.Close()
 	for _, v := range m.vcpus {
 		errs = append(errs, v.kvm.Close())
 	}

@@ -436,7 +436,7 @@ func TestCounters(t *testing.T) {
 		c.Counters = []VCPUCounters{{Time: &time0}}
 		c.Counters[0].Exits[ExitIO] = &io
 	})
-	put(t, m, cat(outb(0x80, 1), outb(0x3f8, '!'), spin)...)
+	put(t, m, cat(outb(0x80, 1), outb(0x3ff, 1), outb(0x3f8, '!'), spin)...)
 	start(t, m)
 	out.wait(t, "!")
 	for limit := time.Now().Add(deadline); atomic.LoadUint64(&time0) == 0; m.Sample() {
@@ -444,8 +444,8 @@ func TestCounters(t *testing.T) {
 			t.Fatal("a busy vCPU uses no time")
 		}
 	}
-	if n := atomic.LoadUint64(&io); n != 2 {
-		t.Errorf("%d port accesses, want 2", n)
+	if n := atomic.LoadUint64(&io); n != 2 && n != 3 { // port 0x80 need not come out
+		t.Errorf("%d port accesses, want 2 or 3", n)
 	}
 	if n := testing.AllocsPerRun(10, m.Sample); n != 0 {
 		t.Errorf("%v allocations a sample", n)

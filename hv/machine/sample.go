@@ -20,6 +20,7 @@ func (m *Machine) sampleUntil(stop <-chan struct{}) {
 		case <-stop:
 			return
 		case <-t.C:
+			m.drainPorts()
 			m.Sample()
 			m.cfg.Sampled()
 		}

@@ -45,6 +45,7 @@ func (v *vcpu) loop() {
 // handle does what an exit asks for. False sends the loop to ask whether it may
 // go on.
 func (v *vcpu) handle(reason kvm.ExitReason) bool {
+	v.m.drainPorts()
 	switch reason {
 	case kvm.KVM_EXIT_IO:
 		v.stat.count(ExitIO)
