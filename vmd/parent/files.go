@@ -1,8 +1,6 @@
 package parent
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmd/hv/disk/qcow2"
 	"vmd/internal/vmop"
 	"vmd/vmd/config"
 )
@@ -141,8 +140,6 @@ type image struct {
 	dev        uint64 // of the file system, or the device itself
 }
 
-var qcow2Magic = []byte("QFI\xfb")
-
 // inspect looks at an open image. want is what its definition says.
 func inspect(f *os.File, want config.Format) (image, error) {
 	var st unix.Stat_t
@@ -159,13 +156,16 @@ func inspect(f *os.File, want config.Format) (image, error) {
 	}
 	head := make([]byte, 32)
 	n, _ := f.ReadAt(head, 0)
-	qcow2 := n == len(head) && bytes.HasPrefix(head, qcow2Magic)
+	found := n >= 4 && qcow2.Detect(head[:n])
 	switch {
-	case want == config.FormatQcow2 && !qcow2:
+	case want == config.FormatQcow2 && !found:
 		return image{}, errors.New("it is no qcow2 image")
-	case want == config.FormatQcow2, want == config.FormatAuto && qcow2 && im.format == "raw":
-		// The virtual size, docs/interop/qcow2.txt, "Header".
-		im.format, im.size = "qcow2", int64(binary.BigEndian.Uint64(head[24:])&(1<<62-1))
+	case want == config.FormatQcow2, want == config.FormatAuto && found && im.format == "raw":
+		h, err := qcow2.Info(f, st.Size)
+		if err != nil {
+			return image{}, err
+		}
+		im.format, im.size = "qcow2", h.Size
 	}
 	return im, nil
 }

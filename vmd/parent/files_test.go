@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmd/hv/disk/qcow2"
 	"vmd/internal/vmop"
 	"vmd/vmd/config"
 )
@@ -97,7 +98,13 @@ func TestTake(t *testing.T) {
 }
 
 func TestInspect(t *testing.T) {
-	qcow2 := "QFI\xfb\x00\x00\x00\x03" + strings.Repeat("\x00", 16) + "\x00\x00\x00\x02\x00\x00\x00\x00" + strings.Repeat("\x00", 480)
+	made := filepath.Join(t.TempDir(), "made")
+	makeImage(t, made, qcow2.Options{Size: 2 << 32})
+	b, err := os.ReadFile(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := string(b)
 	for _, c := range []struct {
 		name, content string
 		want          config.Format
@@ -106,10 +113,11 @@ func TestInspect(t *testing.T) {
 	}{
 		{"raw", strings.Repeat("r", 1024), config.FormatAuto, "raw", 1024},
 		{"empty", "", config.FormatAuto, "raw", 0},
-		{"qcow2 found", qcow2, config.FormatAuto, "qcow2", 2 << 32},
-		{"qcow2 said", qcow2, config.FormatQcow2, "qcow2", 2 << 32},
-		{"raw said", qcow2, config.FormatRaw, "raw", 512},
+		{"qcow2 found", image, config.FormatAuto, "qcow2", 2 << 32},
+		{"qcow2 said", image, config.FormatQcow2, "qcow2", 2 << 32},
+		{"raw said", image, config.FormatRaw, "raw", int64(len(image))},
 		{"not qcow2", "no", config.FormatQcow2, "", 0},
+		{"no whole header", image[:40], config.FormatAuto, "", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, err := os.Open(tempFile(t, c.content))

@@ -93,15 +93,40 @@ func (o *opener) openDisks() error {
 		if err := o.openOne(name, d.Path, diskFile); err != nil {
 			return err
 		}
-		im, err := o.inspect(o.files[len(o.files)-1].file, d.Path, d.Format)
+		top := o.files[len(o.files)-1].file
+		im, err := o.inspect(top, d.Path, d.Format)
 		if err != nil {
 			return err
 		}
-		o.disks = append(o.disks, vmop.DiskArg{
-			Format: im.parameter(), Files: 1, Serial: serial(o.run.def.Name, o.run.id, i),
-		})
+		arg := vmop.DiskArg{Format: im.parameter(), Files: 1, Serial: serial(o.run.def.Name, o.run.id, i)}
+		if arg.Format == "qcow2" {
+			if err := o.addBases(&arg, top, d.Path, name); err != nil {
+				return err
+			}
+		}
+		o.disks = append(o.disks, arg)
 	}
 	return nil
+}
+
+// addBases adds the images below the one in top. A client opens the image
+// itself, but what that names is opened here, so it must be root.
+func (o *opener) addBases(arg *vmop.DiskArg, top *os.File, path, name string) error {
+	if o.run.given[name] != nil && !o.root {
+		h, err := imageHeader(top)
+		if err != nil {
+			return &coded{vmop.ErrDisk, fmt.Errorf("disk %q: %w", path, err)}
+		}
+		if h.BackingName != "" {
+			return code(vmop.ErrDisk, "disk %q: an image with a base must be named in vm.conf", path)
+		}
+	}
+	bases, err := openBases(top, path)
+	for i, f := range bases {
+		o.add(fmt.Sprintf("%s.%d", name, i+1), f)
+	}
+	arg.Files += len(bases)
+	return err
 }
 
 // openOne adds the file called name: the one a client gave, or the one at path.

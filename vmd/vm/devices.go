@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"vmd/hv/disk"
 	"vmd/hv/virtio/vioblk"
 	"vmd/hv/virtio/viornd"
 	"vmd/internal/counters"
@@ -35,14 +34,7 @@ func (v *vm) addDevices() error {
 }
 
 func (v *vm) addDisk(i int, d vmop.DiskArg) error {
-	f, err := v.files.need("disk" + strconv.Itoa(i))
-	if err != nil {
-		return err
-	}
-	if d.Format != "raw" || d.Files != 1 {
-		return fmt.Errorf("format %q is not supported yet", d.Format)
-	}
-	img, err := disk.NewRaw(f, d.ReadOnly)
+	img, err := v.openImage("disk"+strconv.Itoa(i), d)
 	if err != nil {
 		return err
 	}
