@@ -24,7 +24,7 @@ const (
 
 // Packages have tests for a stock kernel or a real KVM: they run in the lab
 // machine too. internal/house finds a package that is missing here.
-var Packages = []string{"hv/kvm", "hv/machine", "internal/privsep", "internal/testenv", "net/vswitch", "vmd/priv"}
+var Packages = []string{"hv/kvm", "hv/machine", "hv/virtio/vionet", "internal/privsep", "internal/testenv", "net/vswitch", "vmd/priv"}
 
 // Main is the body of a TestMain. On a host with a real KVM, and root, it runs
 // the tests at once. Elsewhere it runs this test binary, with its flags, in

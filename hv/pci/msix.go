@@ -27,6 +27,7 @@ type vector struct {
 	msi      MSI
 	live     atomic.Bool // enabled and unmasked: Signal may go straight to msi
 	pending  bool        // signalled while it was not
+	direct   bool        // somebody writes to msi without asking us
 	routed   bool        // msi carries routeA and routeD
 	routeA   uint64
 	routeD   uint32
@@ -102,6 +103,22 @@ func (m *MSIX) Signal(v uint16) {
 	m.mu.Unlock()
 }
 
+// Direct returns the eventfd of vector v for somebody who writes to it without
+// asking Signal, as vhost does; -1 if there is no such vector. From then on, and
+// until a reset, the vector is silenced while it is masked, and sent once when
+// it no longer is: what came in between has left no pending bit.
+func (m *MSIX) Direct(v uint16) int {
+	if int(v) >= len(m.vectors) {
+		return -1
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := &m.vectors[v]
+	e.direct = true
+	m.settle(e)
+	return e.msi.FD()
+}
+
 // RouteError returns the first reason why the machine refused a message that
 // the guest programmed, or nil. Such a vector is silent.
 func (m *MSIX) RouteError() error {
@@ -137,6 +154,8 @@ func (m *MSIX) reset() {
 		e := &m.vectors[i]
 		e.live.Store(false)
 		e.addr, e.data, e.masked, e.pending, e.routeErr = 0, 0, true, false, nil
+		m.settle(e) // a direct one falls silent
+		e.direct = false
 	}
 }
 
@@ -147,8 +166,13 @@ func (m *MSIX) reset() {
 func (m *MSIX) settle(e *vector) {
 	if !m.on || e.masked {
 		e.live.Store(false)
+		if e.direct && e.routed {
+			_ = e.msi.Route(0, 0) // no address of an APIC's; there is nothing to refuse
+			e.routed = false
+		}
 		return
 	}
+	missed := e.direct && !e.routed
 	if !e.routed || e.routeA != e.addr || e.routeD != e.data {
 		e.live.Store(false)
 		e.routeErr = e.msi.Route(e.addr, e.data)
@@ -158,7 +182,7 @@ func (m *MSIX) settle(e *vector) {
 		return
 	}
 	e.live.Store(true)
-	if e.pending {
+	if e.pending || missed {
 		e.pending = false
 		e.msi.Signal()
 	}

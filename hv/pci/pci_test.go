@@ -29,7 +29,7 @@ func (m *msi) Route(addr uint64, data uint32) error {
 	m.routes++
 	return m.routeErr
 }
-func (m *msi) FD() int { return -1 }
+func (m *msi) FD() int { return 7 }
 func (m *msi) Signal() { m.signals++ }
 
 type line struct{ high bool }
@@ -483,6 +483,59 @@ func TestMSIX(t *testing.T) {
 	if m.cfg(4, 0x9a, 2) != 1<<15|1 {
 		t.Errorf("message control %#x", m.cfg(4, 0x9a, 2))
 	}
+}
+
+// A vector that somebody signals without asking is silent while it is masked,
+// and sent when it no longer is.
+func TestMSIXDirect(t *testing.T) {
+	m := newMachine(t)
+	f := m.device(4, 0x10)
+	if err := m.bus.Assign(); err != nil {
+		t.Fatal(err)
+	}
+	x, msi := f.MSIX(), m.msis[1]
+	table := uint64(m.cfg(4, 0x14, 4))
+	mask := func(v byte) { m.mmio.Write(table+28, []byte{v, 0, 0, 0}) }
+	expect := func(name string, signals, routes int, addr uint64) {
+		t.Helper()
+		if msi.signals != signals || msi.routes != routes || msi.addr != addr {
+			t.Errorf("%s: %d signals, %d routes, to %#x; want %d, %d, %#x", name, msi.signals, msi.routes, msi.addr, signals, routes, addr)
+		}
+	}
+	const addr = 0xfee01000
+	m.setCfg(4, 0x9a, 2, 1<<15)
+	m.mmio.Write(table+16, binary.LittleEndian.AppendUint32(nil, addr))
+	mask(0)
+	expect("unmasked", 0, 1, addr)
+	if got := x.Direct(1); got != msi.FD() {
+		t.Errorf("descriptor %d", got)
+	}
+	if got := x.Direct(pci.NoVector); got != -1 {
+		t.Errorf("descriptor %d of no vector", got)
+	}
+	expect("direct", 0, 1, addr)
+	mask(1)
+	expect("masked", 0, 2, 0)
+	mask(0)
+	expect("unmasked again", 1, 3, addr)
+	m.setCfg(4, 0x9a, 2, 3<<14)
+	expect("function masked", 1, 4, 0)
+	m.setCfg(4, 0x9a, 2, 1<<15)
+	expect("function unmasked", 2, 5, addr)
+	m.setCfg(4, 0x9a, 2, 0)
+	expect("MSI-X off", 2, 6, 0)
+	m.setCfg(4, 0x9a, 2, 1<<15)
+	expect("MSI-X on", 3, 7, addr)
+	m.bus.Reset()
+	expect("reset", 3, 8, 0)
+	if err := m.bus.Assign(); err != nil {
+		t.Fatal(err)
+	}
+	m.setCfg(4, 0x9a, 2, 1<<15)
+	mask(0)
+	mask(1)
+	mask(0)
+	expect("direct no more", 3, 9, 0)
 }
 
 func TestMSIXRouteRefused(t *testing.T) {

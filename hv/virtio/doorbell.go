@@ -1,6 +1,7 @@
 package virtio
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -21,8 +22,8 @@ const (
 type Doorbell struct {
 	ctl  atomic.Uint32
 	fd   int
-	file *os.File // owns fd; waits in the runtime's poller
-	buf  [8]byte  // of the one goroutine that waits
+	file *os.File // copy of fd that waits in the runtime's poller; the waiting goroutine's
+	buf  [8]byte  // likewise
 }
 
 // one is what ringing writes: an eventfd adds it up (eventfd(2)).
@@ -34,7 +35,7 @@ func NewDoorbell() (*Doorbell, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make an eventfd: %w", err)
 	}
-	return &Doorbell{fd: fd, file: os.NewFile(uintptr(fd), "doorbell")}, nil
+	return &Doorbell{fd: fd}, nil
 }
 
 // FD is the eventfd. It stays the doorbell's.
@@ -52,9 +53,27 @@ func (d *Doorbell) Ring() {
 
 // wait returns once the bell has been rung since the last wait.
 func (d *Doorbell) wait() error {
+	if d.file == nil {
+		fd, err := unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		d.file = os.NewFile(uintptr(fd), "doorbell")
+	}
 	_, err := d.file.Read(d.buf[:])
 	return err
 }
 
+// forget takes the bell out of the runtime's poller until the next wait, so
+// that a ring wakes only whoever else listens. Nobody may be waiting.
+func (d *Doorbell) forget() error {
+	f := d.file
+	if f == nil {
+		return nil
+	}
+	d.file = nil
+	return f.Close()
+}
+
 // Close gives the descriptor back. Nobody may be waiting.
-func (d *Doorbell) Close() error { return d.file.Close() }
+func (d *Doorbell) Close() error { return errors.Join(d.forget(), unix.Close(d.fd)) }

@@ -28,7 +28,8 @@ type Queue struct {
 	dead     *atomic.Bool
 	fail     func(error)
 
-	table []byte // descriptors
+	table []byte     // descriptors
+	at    [2]mem.GPA // of the available and the used ring
 	avail availRing
 	used  usedRing
 

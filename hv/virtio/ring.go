@@ -150,6 +150,7 @@ func newQueue(c *Core, i int) (*Queue, error) {
 	}
 	q := &Queue{
 		index: i, size: n, mem: c.mem, bell: qc.bell, notify: c.notify, dead: &c.dead, fail: c.Fail,
+		at:       [2]mem.GPA{qc.Avail, qc.Used},
 		eventIdx: c.driver&VIRTIO_RING_F_EVENT_IDX != 0,
 		indirect: c.driver&VIRTIO_RING_F_INDIRECT_DESC != 0,
 	}

@@ -150,6 +150,7 @@ func guestRules() []rule {
 		call("ppoll", unix.SYS_PPOLL),     // waiting for a tap
 		call("sched_setaffinity", unix.SYS_SCHED_SETAFFINITY),
 		ioctls(unix.TUNGETIFF, unix.TUNSETVNETHDRSZ, unix.TUNSETVNETLE, unix.TUNSETOFFLOAD, unix.TUNSETQUEUE, tunSetCarrier),
+		ioctls(vhostRequests...),
 		ioctls(unix.BLKGETSIZE64, unix.BLKSSZGET, unix.BLKDISCARD, unix.BLKZEROOUT, unix.TCFLSH, unix.TIOCOUTQ),
 	}
 }

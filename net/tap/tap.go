@@ -27,9 +27,9 @@ var ErrNotTap = errors.New("not a tap with IFF_VNET_HDR and IFF_NO_PI")
 // virtio_net_hdr of 12 bytes before it, little-endian. One goroutine may read
 // while another writes.
 type Tap struct {
-	file *os.File
-	raw  syscall.RawConn
 	fd   int
+	file *os.File // copy of fd that waits in the runtime's poller
+	raw  syscall.RawConn
 	many bool // one of several queues, or of one that could have them
 
 	rd    transfer // of the goroutine that reads
@@ -46,15 +46,33 @@ func New(fd int) (*Tap, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("tap: %w", err), unix.Close(fd))
 	}
-	t := &Tap{file: os.NewFile(uintptr(fd), "tap"), fd: fd, many: flags&unix.IFF_MULTI_QUEUE != 0}
+	t := &Tap{fd: fd, many: flags&unix.IFF_MULTI_QUEUE != 0}
 	t.tryRd = t.tryRead
+	if err := t.Return(); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return t, nil
+}
+
+// Lend returns the descriptor for the kernel's own data path (vhost) to move the
+// frames, and takes the tap out of the poller, which would wake for each. Until
+// Return nobody may read, write or wake.
+func (t *Tap) Lend() (int, error) { return t.fd, t.file.Close() }
+
+// Return takes the tap back that was lent.
+func (t *Tap) Return() error {
+	fd, err := unix.FcntlInt(uintptr(t.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("tap: %w", err)
+	}
+	t.file = os.NewFile(uintptr(fd), "tap")
 	if t.raw, err = t.file.SyscallConn(); err == nil {
 		err = t.file.SetReadDeadline(time.Time{}) // fails if the poller has no part in it
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("tap: %w", err), t.file.Close())
+		return errors.Join(fmt.Errorf("tap: %w", err), t.file.Close())
 	}
-	return t, nil
+	return nil
 }
 
 // setup makes the descriptor what the rest of the package relies on, and returns
@@ -161,7 +179,13 @@ var past = time.Unix(1, 0)
 func (t *Tap) Wake() { _ = t.file.SetReadDeadline(past) } // fails only once closed
 
 // Close gives the descriptor up. Nobody may be writing.
-func (t *Tap) Close() error { return t.file.Close() }
+func (t *Tap) Close() error {
+	err := t.file.Close()
+	if errors.Is(err, os.ErrClosed) { // lent
+		err = nil
+	}
+	return errors.Join(err, unix.Close(t.fd))
+}
 
 // transfer is one readv(2) or writev(2), kept so that it need not be made anew.
 type transfer struct {

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 
 	"vmd/hv/virtio/vionet"
@@ -25,10 +26,35 @@ func (v *vm) addNIC(i int, n vmop.NICArg) error {
 		links = append(links, linkOf(t, n))
 	}
 	c := vionet.Config{MAC: n.MAC, LockMAC: n.Locked, MTU: uint16(n.MTU), Down: n.Down}
+	if c.Vhost, err = v.vhosts("vhost"+strconv.Itoa(i), len(links)); err != nil {
+		return err
+	}
 	if i < counters.MaxNICs {
 		c.Counters = (*vionet.Counters)(&v.page.NIC[i])
 	}
 	return v.machine.AddVirtio(slotNIC+i, "vionet"+strconv.Itoa(i), vionet.New(c, links...))
+}
+
+// vhosts are up to n descriptors of vhost, called as those of a tap, which stay
+// open as long as the process: there need be none.
+func (v *vm) vhosts(name string, n int) ([]int, error) {
+	var fds []int
+	for k := range n {
+		full := name
+		if k > 0 {
+			full += "." + strconv.Itoa(k)
+		}
+		f := v.files.take(full)
+		if f == nil {
+			break
+		}
+		fd := detach(f)
+		if fd < 0 {
+			return nil, fmt.Errorf("descriptor %q: cannot be duplicated", full)
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
 }
 
 // taps are the queues of the tap called name: "tap0", then "tap0.1" and so on as

@@ -33,6 +33,12 @@ type Config struct {
 	MTU uint16
 	// Down starts the interface without a link; see SetLink.
 	Down bool
+	// Vhost are descriptors of /dev/vhost-net, one for each link, which stay the
+	// caller's. With one, and a link that is a Lender, the kernel moves the
+	// frames unless the address is locked. It knows nothing of the driver's
+	// receive filter, nor of Counters: those stay as they are, and the tap's
+	// own tell. Where anything is missing we move them.
+	Vhost []int
 	// Counters is where to count; nil means nowhere.
 	Counters *Counters
 }
@@ -52,13 +58,16 @@ type Device struct {
 	mu        sync.Mutex
 	transport virtio.Transport // while active
 	features  uint64           // negotiated, while active
+	lent      []*vhost         // that serve a pair
+	paused    bool
 
 	// Of the control queue's goroutine while there is one, else of whoever
 	// calls Activate and Reset.
 	active   int    // links that frames arrive on
 	offloads uint32 // what the first link was told
 
-	workers []*virtio.Worker // while active; the control queue's is the first
+	workers []*virtio.Worker // while active
+	vhost   []vhost
 }
 
 // New makes a network device with a pair of queues for each of links, of which
@@ -72,6 +81,9 @@ func New(c Config, links ...Link) *Device {
 	d := &Device{links: links, mac: c.MAC, locked: c.LockMAC, mtu: c.MTU, sayMTU: c.MTU != 0, counters: c.Counters, active: 1}
 	if !d.sayMTU {
 		d.mtu = defaultMTU
+	}
+	for _, fd := range c.Vhost {
+		d.vhost = append(d.vhost, vhost{fd: fd})
 	}
 	d.down.Store(c.Down)
 	d.filter.Store(d.open())
@@ -89,9 +101,13 @@ func (d *Device) SetLink(up bool) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.transport != nil {
-		d.transport.ConfigChanged()
+	if d.transport == nil {
+		return
 	}
+	if err := d.runLent(); err != nil {
+		d.transport.Fail(err)
+	}
+	d.transport.ConfigChanged()
 }
 
 // Announce asks the driver to tell the network where it is, after the guest has
@@ -195,7 +211,10 @@ func (d *Device) Activate(features uint64, qs []*virtio.Queue, t virtio.Transpor
 		d.workers = append(d.workers, q.Start(k.serve, nil))
 	}
 	for i := range pairs {
-		d.startPair(features, d.links[i], qs[rxQueue(i)], qs[txQueue(i)])
+		rx, tx := qs[rxQueue(i)], qs[txQueue(i)]
+		if d.startVhost(i, features, rx, tx) != nil {
+			d.startPair(features, d.links[i], rx, tx)
+		}
 	}
 	return nil
 }
@@ -230,8 +249,14 @@ func receivable(features uint64) uint32 {
 // Reset implements virtio.Device.
 func (d *Device) Reset() {
 	d.mu.Lock()
-	d.transport, d.features = nil, 0
+	t, lent := d.transport, d.lent
+	d.transport, d.features, d.lent, d.paused = nil, 0, nil, false
 	d.mu.Unlock()
+	for _, v := range lent {
+		if err := v.stop(); err != nil {
+			t.Fail(err)
+		}
+	}
 	for _, w := range d.workers {
 		w.Stop()
 	}
@@ -243,6 +268,7 @@ func (d *Device) Reset() {
 
 // Pause implements virtio.Device.
 func (d *Device) Pause() {
+	d.setPaused(true)
 	for _, w := range d.workers {
 		w.Pause()
 	}
@@ -250,7 +276,20 @@ func (d *Device) Pause() {
 
 // Resume implements virtio.Device.
 func (d *Device) Resume() {
+	d.setPaused(false)
 	for _, w := range d.workers {
 		w.Resume()
+	}
+}
+
+func (d *Device) setPaused(on bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.transport == nil {
+		return
+	}
+	d.paused = on
+	if err := d.runLent(); err != nil {
+		d.transport.Fail(err)
 	}
 }
