@@ -13,6 +13,12 @@ var kvmRequests = []uint32{
 	0xaead,     // KVM_KVMCLOCK_CTRL
 	0xae9a,     // KVM_NMI
 
+	// To stop its clocks over a pause.
+	0x8030ae7c, // KVM_GET_CLOCK
+	0x4030ae7b, // KVM_SET_CLOCK
+	0x4018aee2, // KVM_GET_DEVICE_ATTR
+	0x4018aee1, // KVM_SET_DEVICE_ATTR
+
 	// To report why it cannot go on.
 	0x8090ae81, // KVM_GET_REGS
 	0x8138ae83, // KVM_GET_SREGS
@@ -30,6 +36,7 @@ var kvmRequests = []uint32{
 	0x4008ae48, // KVM_SET_IDENTITY_MAP_ADDR
 	0xae60,     // KVM_CREATE_IRQCHIP
 	0x4040ae77, // KVM_CREATE_PIT2
+	0x4010ae67, // KVM_REGISTER_COALESCED_MMIO
 	0x4068aea3, // KVM_ENABLE_CAP
 	0xaea2,     // KVM_SET_TSC_KHZ
 	0xaea3,     // KVM_GET_TSC_KHZ
