@@ -70,6 +70,9 @@ func (p *parent) event(e vmop.Event, m *imsg.Msg) {
 		ev.Started = r.started()
 	case e.Kind.Gone():
 		ev.Totals = r.totals(e.CPU)
+		if e.Code == vmop.ErrKernel { // the process has no names of files
+			ev.Detail = fmt.Sprintf("boot %q: %s", r.def.Boot, e.Detail)
+		}
 	}
 	p.step(ev)
 	if e.Kind.Gone() {

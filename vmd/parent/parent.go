@@ -64,6 +64,7 @@ type parent struct {
 	verbose bool
 	roles   map[string]*role
 	hadVMM  bool     // the next vmm is not the first
+	applied bool     // cfg is in force
 	socket  *os.File // control's listening socket
 	groups  groupCache
 	cgroups *cgroup.Tree // nil without

@@ -75,7 +75,7 @@ func (p *parent) apply(c *config.Config, r readConfig) {
 	if load {
 		c = p.cfg.With(c)
 	}
-	p.cfg = c
+	p.cfg, p.applied = c, true
 	if err := p.ownSocket(); err != nil {
 		p.log.Error().Err(err).Msg("control socket keeps its owner")
 	}
@@ -88,6 +88,9 @@ func (p *parent) apply(c *config.Config, r readConfig) {
 
 // setupPriv has all switches set up, as far as their bridges are there.
 func (p *parent) setupPriv() {
+	if !p.applied {
+		return
+	}
 	for i := range p.cfg.Switches {
 		sw := &p.cfg.Switches[i]
 		req := vmop.SwitchRequest{

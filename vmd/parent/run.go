@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
 
 	"vmd/internal/cgroup"
 	"vmd/internal/counters"
@@ -93,8 +92,7 @@ func (p *parent) launch(r *run) {
 	}
 	for i := range r.nics {
 		req.NICs = append(req.NICs, r.nics[i].arg)
-		r.files = append(r.files, named{"tap" + strconv.Itoa(i), r.nics[i].file})
-		r.nics[i].file = nil
+		r.files = append(r.files, r.nics[i].files(i)...)
 	}
 	files := make([]*os.File, len(r.files))
 	for i, n := range r.files {
@@ -147,9 +145,7 @@ func (r *run) release(keep bool) {
 		n.file.Close()
 	}
 	for i := range r.nics {
-		if f := r.nics[i].file; f != nil {
-			f.Close()
-		}
+		r.nics[i].close()
 	}
 	if r.pageFile != nil {
 		r.pageFile.Close()

@@ -18,7 +18,8 @@ type nic struct {
 	req   vmop.TapRequest
 	arg   vmop.NICArg
 	shown registry.RunNIC
-	file  *os.File
+	taps  []*os.File // one for each queue
+	vhost []*os.File // likewise, where the kernel moves the frames
 }
 
 // tapWait is a request to priv for an interface of a run.
@@ -69,7 +70,7 @@ func (p *parent) plan(r *run, i int) (nic, error) {
 		req: vmop.TapRequest{
 			VM: r.id, Index: i, Name: d.Tap, MAC: d.MAC, Bridge: port.Bridge, VRF: vrf(port.RDomain),
 			Alias: clip(fmt.Sprintf("vm%d-if%d-%s", r.id, i, r.def.Name)), Groups: port.Groups,
-			Down: d.Down, Locked: port.Locked,
+			Down: d.Down, Locked: port.Locked, Queues: queues(&r.def),
 		},
 		arg: vmop.NICArg{MAC: d.MAC, Locked: port.Locked, Down: d.Down},
 	}
@@ -115,7 +116,7 @@ func (p *parent) fromPriv(m imsg.Msg) {
 		}
 		if w := p.taps[m.ID]; w != nil {
 			delete(p.taps, m.ID)
-			p.tapAnswered(w, t, res, m.TakeFile(0))
+			p.tapAnswered(w, t, res, m.TakeFiles())
 		}
 	case vmop.SwitchReady:
 		var res vmop.SwitchResult
@@ -133,18 +134,14 @@ func (p *parent) fromPriv(m imsg.Msg) {
 
 // tapAnswered goes on with a run when priv has answered for all its taps:
 // first that they are open, then that they are up.
-func (p *parent) tapAnswered(w *tapWait, t vmop.Type, res vmop.TapResult, f *os.File) {
+func (p *parent) tapAnswered(w *tapWait, t vmop.Type, res vmop.TapResult, files []*os.File) {
 	r := w.run
 	if r.failed || p.runs[r.id] != r {
-		if f != nil {
-			f.Close()
-		}
+		closeAll(files)
 		return
 	}
 	n := &r.nics[w.index]
-	if f != nil {
-		n.file = f
-	}
+	n.taps = append(n.taps, files...)
 	if res.Code != vmop.OK {
 		p.failRun(r, res.Code, fmt.Errorf("interface %d: %s", w.index, res.Detail))
 		return
@@ -152,6 +149,7 @@ func (p *parent) tapAnswered(w *tapWait, t vmop.Type, res vmop.TapResult, f *os.
 	if t == vmop.TapOpened {
 		n.req.Name, n.arg.HostMAC, n.arg.MTU = res.Name, res.MAC, res.MTU
 		n.shown.Tap, n.shown.IfIndex, n.shown.BridgeIndex = res.Name, res.IfIndex, res.BridgeIndex
+		n.openVhost()
 	}
 	if r.taps--; r.taps > 0 {
 		return
