@@ -71,7 +71,7 @@ func (v *vm) config(kvm *os.File) machine.Config {
 		UUID:         v.spec.UUID,
 		Console:      v.console.out,
 		ConsoleReady: v.console.ready,
-		ButtonSeen:   func() { v.Loop.Post(v.buttonSeen) },
+		ButtonSeen:   func() { v.Loop.Post(v.noticed) },
 		Panicked:     func() { v.Log.Warn().Msg("guest reports that it crashed") },
 		Warn:         v.warner(),
 		Sampled:      func() { atomic.StoreUint64(&v.page.Updated, uint64(counters.Monotonic())) },

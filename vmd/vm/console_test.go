@@ -158,6 +158,9 @@ func TestWhatAnEndMeans(t *testing.T) {
 		{machine.TripleFault, shutdown{}, vmop.EventReset},
 		{machine.TripleFault, shutdown{asked: true}, vmop.EventPoweroff},
 		{machine.Killed, shutdown{forced: true}, vmop.EventKilled},
+		{machine.Killed, shutdown{went: true}, vmop.EventPoweroff},
+		{machine.Killed, shutdown{went: true, forced: true}, vmop.EventKilled},
+		{machine.Reset, shutdown{went: true}, vmop.EventReset},
 		{machine.Error, shutdown{}, vmop.EventCrashed},
 		{machine.Error, shutdown{asked: true}, vmop.EventCrashed},
 	}

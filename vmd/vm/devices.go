@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -30,7 +31,10 @@ func (v *vm) addDevices() error {
 			return &coded{vmop.ErrNetwork, fmt.Errorf("interface %d: %w", i, err)}
 		}
 	}
-	return v.machine.AddVirtio(slotRNG, "viornd0", viornd.New())
+	return errors.Join(
+		v.machine.AddVirtio(slotRNG, "viornd0", viornd.New()),
+		v.addControl(),
+	)
 }
 
 func (v *vm) addDisk(i int, d vmop.DiskArg) error {

@@ -4,11 +4,13 @@ import (
 	"time"
 
 	"vmd/hv/machine"
+	"vmd/hv/pci"
+	"vmd/hv/virtio/vmmci"
 	"vmd/internal/privsep"
 	"vmd/internal/vmop"
 )
 
-// How long a guest may take: to notice its power button, and to power off
+// How long a guest may take: to notice that it is to stop, and to power off
 // after that. They are those of OpenBSD's vmd for its vmmci device.
 const (
 	ackTime      = 3 * time.Second
@@ -24,7 +26,22 @@ type shutdown struct {
 	asked  bool // by the manager: a reset counts as a stop now
 	forced bool // by the manager, or a timer that ran out
 	seen   bool // the guest has noticed
+	went   bool // the guest announced its end, and halted
 	timer  *privsep.Timer
+}
+
+// addControl gives the guest the device by which OpenBSD's is told to stop, and
+// tells of it.
+func (v *vm) addControl() error {
+	v.control = vmmci.New(vmmci.Config{
+		Acked: func(c vmmci.Command) {
+			if c != vmmci.SyncRTC {
+				v.Loop.Post(v.noticed)
+			}
+		},
+		Announced: func() { v.Loop.Post(v.announced) },
+	})
+	return v.machine.AddLegacy(pci.SlotVMMCI, "vmmci0", v.control, vmmci.ID)
 }
 
 // stop asks the guest to power off, or switches it off.
@@ -39,7 +56,11 @@ func (v *vm) stop(r vmop.VMStopRequest) {
 	v.shutdown.asked = true
 	v.state = vmop.Stopping
 	v.tell(vmop.EventStopping, vmop.OK, nil)
+	// Both, for we cannot know which it listens to. A guest that heeds vmmci is
+	// asked to reboot: without ACPI it could not switch itself off, and a reset
+	// counts as a stop now.
 	v.machine.PowerButton()
+	v.control.Send(vmmci.Reboot)
 	v.shutdown.timer = v.Loop.After(ackTime, func() {
 		if !v.shutdown.seen {
 			v.kill("guest does not listen to its power button")
@@ -47,8 +68,21 @@ func (v *vm) stop(r vmop.VMStopRequest) {
 	})
 }
 
-// buttonSeen runs on the loop when the guest has noticed its power button.
-func (v *vm) buttonSeen() {
+// announced runs on the loop when the guest says that it shuts down. It may
+// still reset itself, or power off; if it only halts it is off, too.
+func (v *vm) announced() {
+	if v.shutdown.asked || v.shutdown.went {
+		return
+	}
+	v.shutdown.went = true
+	v.Loop.After(ackTime, func() {
+		v.Log.Info().Msg("guest has halted")
+		v.machine.Stop()
+	})
+}
+
+// noticed runs on the loop when the guest has noticed that it is to stop.
+func (v *vm) noticed() {
 	if !v.shutdown.asked || v.shutdown.seen {
 		return
 	}
@@ -74,6 +108,8 @@ func (v *vm) kill(why string) {
 // result is what the end of a machine means for its VM.
 func (s *shutdown) result(c machine.Cause) vmop.EventKind {
 	switch {
+	case c == machine.Killed && s.went && !s.forced:
+		return vmop.EventPoweroff
 	case c == machine.Killed || s.forced:
 		return vmop.EventKilled
 	case c == machine.PowerOff:

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"vmd/hv/machine"
+	"vmd/hv/virtio/vmmci"
 	"vmd/internal/counters"
 	"vmd/internal/imsg"
 	"vmd/internal/privsep"
@@ -46,6 +47,7 @@ type vm struct {
 	files   files
 	page    *counters.Page
 	machine *machine.Machine
+	control *vmmci.Device
 	console *console
 	started int64
 	state   vmop.State
@@ -212,6 +214,7 @@ func (v *vm) pause(vmop.VMID) {
 func (v *vm) unpause(vmop.VMID) {
 	err := v.machine.Resume()
 	if err == nil {
+		v.control.Send(vmmci.SyncRTC) // its clock stood still
 		v.state = vmop.Running
 	}
 	v.reply(vmop.EventUnpaused, err)
