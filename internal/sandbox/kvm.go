@@ -11,10 +11,6 @@ var kvmRequests = []uint32{
 	0x4020ae76, // KVM_IRQFD
 	0x4040ae79, // KVM_IOEVENTFD
 	0xaead,     // KVM_KVMCLOCK_CTRL
-	0x8030ae7c, // KVM_GET_CLOCK
-	0x4030ae7b, // KVM_SET_CLOCK
-	0x4018aee2, // KVM_GET_DEVICE_ATTR: the TSC's offset
-	0x4018aee1, // KVM_SET_DEVICE_ATTR
 	0xae9a,     // KVM_NMI
 
 	// To stop its clocks over a pause.
@@ -42,7 +38,6 @@ var kvmRequests = []uint32{
 	0x4040ae77, // KVM_CREATE_PIT2
 	0x4010ae67, // KVM_REGISTER_COALESCED_MMIO
 	0x4068aea3, // KVM_ENABLE_CAP
-	0x4010ae67, // KVM_REGISTER_COALESCED_MMIO
 	0xaea2,     // KVM_SET_TSC_KHZ
 	0xaea3,     // KVM_GET_TSC_KHZ
 	0x4008ae90, // KVM_SET_CPUID2
