@@ -16,6 +16,11 @@ import (
 
 const usage = "usage: vmd [-dnv] [-D macro=value] [-f file]\n"
 
+func init() {
+	// A name that cannot be set is no reason not to run.
+	_ = privsep.SetName()
+}
+
 func main() {
 	if privsep.RoleName() != "" {
 		os.Exit(runRole())

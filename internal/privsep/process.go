@@ -35,6 +35,19 @@ type Process struct {
 // started by a person.
 func RoleName() string { return os.Getenv(envRole) }
 
+// SetName gives the process the name that ps and pgrep show for short: that of
+// its role or VM, or vmd. It must run on the process's first thread, which
+// package initialisation does: that thread's name is the process's.
+func SetName() error {
+	name := os.Getenv(envName)
+	if name == "" {
+		name = "vmd"
+	}
+	b := [16]byte{} // TASK_COMM_LEN, with the zero at its end
+	copy(b[:15], name)
+	return setComm(&b)
+}
+
 // Inherit makes a Process of what Spawn left.
 func Inherit() (*Process, error) {
 	r, ok := Roles[RoleName()]
