@@ -87,9 +87,10 @@ type Config struct {
 	Dial func(context.Context) (net.Conn, error)
 
 	Handler     Handler
-	Subtree     []uint32 // what is registered
-	Context     string   // SNMP context; empty for the default one
-	Description string   // of the session; at most 255 octets, no NUL
+	Subtree     []uint32   // what is registered
+	More        [][]uint32 // registered as well, if the master lets us: see Refused
+	Context     string     // SNMP context; empty for the default one
+	Description string     // of the session; at most 255 octets, no NUL
 
 	// Capabilities is shown in the master's sysORTable as the description of
 	// Subtree. Empty: no entry.
@@ -115,6 +116,9 @@ const (
 	Down
 	// CapsRefused: the master has no sysORTable entry for us, because of Err.
 	CapsRefused
+	// Refused: the master does not let us have a subtree of Config.More,
+	// because of Err.
+	Refused
 	// BadPDU: the master sent something that breaks the protocol.
 	BadPDU
 	// Dropped: Count notifications were not sent or not answered.

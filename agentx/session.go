@@ -49,6 +49,7 @@ type session struct {
 type pending struct {
 	packet   uint32
 	kind     pdu.Type
+	optional bool // a refusal is reported and no more
 	deadline time.Time
 }
 
@@ -180,7 +181,7 @@ func (s *session) send(kind pdu.Type, body []byte, withContext bool) {
 	s.out = append(s.out, body...)
 	setLength(s.out, ours, from)
 	if kind != pdu.TypeClose {
-		s.pending = append(s.pending, pending{s.nextPacket, kind, time.Now().Add(requestTimeout)})
+		s.pending = append(s.pending, pending{packet: s.nextPacket, kind: kind, deadline: time.Now().Add(requestTimeout)})
 	}
 }
 

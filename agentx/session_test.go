@@ -116,6 +116,32 @@ func TestCapsRefused(t *testing.T) {
 	})
 }
 
+// A subtree that is somebody else's already costs no session.
+func TestMoreSubtrees(t *testing.T) {
+	for code, want := range map[pdu.Error][]EventKind{
+		0:                              {Up},
+		pdu.ErrorDuplicateRegistration: {Up, Refused},
+	} {
+		more := []uint32{1, 3, 6, 1, 4, 1, 9998}
+		withMaster(t, func(c *Config) { c.More = [][]uint32{more} }, func(m *fakeMaster) {
+			m.accept()
+			h, _ := m.expect(pdu.TypeOpen)
+			m.answer(h, 0)
+			first, _ := m.expect(pdu.TypeRegister)
+			second, body := m.expect(pdu.TypeRegister)
+			if want, _ := registerBody(more); !bytes.Equal(body, want) {
+				m.t.Errorf("second register: % x, want % x", body, want)
+			}
+			caps, _ := m.expect(pdu.TypeAddAgentCaps)
+			m.answer(first, 0)
+			m.answer(second, code)
+			m.answer(caps, 0)
+			m.next(from(1))
+			m.wantEvents(want...)
+		})
+	}
+}
+
 func TestDelays(t *testing.T) {
 	startMaster(t, true, nil, func(m *fakeMaster) {
 		time.Sleep(2 * time.Minute)

@@ -55,17 +55,23 @@ func (s *session) answer(h pdu.Header, payload []byte) error {
 			return nil
 		}
 		s.pending = append(s.pending[:i], s.pending[i+1:]...)
-		return s.answered(p.kind, h, r)
+		return s.answered(p, h, r)
 	}
 	return nil // late, or a second one
 }
 
-func (s *session) answered(kind pdu.Type, h pdu.Header, r response) error {
+func (s *session) answered(p pending, h pdu.Header, r response) error {
 	var refused error
 	if r.code != pdu.ErrorNone {
-		refused = &refusal{kind, r.code}
+		refused = &refusal{p.kind, r.code}
 	}
-	switch kind {
+	if p.optional {
+		if refused != nil {
+			s.a.cfg.Report(Event{Kind: Refused, Err: refused})
+		}
+		return nil
+	}
+	switch p.kind {
 	case pdu.TypeOpen:
 		if refused != nil {
 			return refused
@@ -106,6 +112,12 @@ func (s *session) join() {
 	cfg := &s.a.cfg
 	if body, err := registerBody(cfg.Subtree); err == nil {
 		s.send(pdu.TypeRegister, body, true)
+	}
+	for _, subtree := range cfg.More {
+		if body, err := registerBody(subtree); err == nil {
+			s.send(pdu.TypeRegister, body, true)
+			s.pending[len(s.pending)-1].optional = true
+		}
 	}
 	if cfg.Capabilities != "" {
 		if body, err := capsBody(cfg.Subtree, cfg.Capabilities); err == nil {

@@ -49,6 +49,29 @@ func Root() []uint32 { return append([]uint32(nil), root...) }
 
 var root = []uint32{1, 3, 6, 1, 2, 1, 236}
 
+// VMInfoRoot returns the subtree of vmwVmTable (VMWARE-VMINFO-MIB), which is
+// served when Host.VMInfo is set.
+func VMInfoRoot() []uint32 { return append([]uint32(nil), vmInfo.root...) }
+
+// module is a subtree and what can be read in it.
+type module struct {
+	root    []uint32
+	objects []object // in the order of their identifiers
+}
+
+// modules are in the order of their roots.
+func (s *Snapshot) modules() []*module {
+	if s.host.VMInfo {
+		return withVMInfo
+	}
+	return withoutVMInfo
+}
+
+var (
+	withoutVMInfo = []*module{&vmMIB}
+	withVMInfo    = []*module{&vmMIB, &vmInfo}
+)
+
 func integer(n int32) Value      { return Value{Type: TypeInteger, Number: uint64(uint32(n))} }
 func octets(s string) Value      { return Value{Type: TypeOctetString, Text: s} }
 func counter64(n uint64) Value   { return Value{Type: TypeCounter64, Number: n} }

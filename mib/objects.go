@@ -27,15 +27,15 @@ func (t table) depth() int {
 
 // object is a leaf of the MIB that a manager can read.
 type object struct {
-	arcs  []uint32 // below vmMIB
+	arcs  []uint32 // below the root
 	table table
 	value func(View, pos) Value
 }
 
-// objects are in the order of their identifiers. What is not-accessible is not
+// vmMIB is the MIB proper. What is not-accessible is not
 // here (the index columns; vmCpuAffinityTable begins with column 3), and neither
 // is vmAffectedVMs, 1.11, which only notifications may carry.
-var objects = []object{
+var vmMIB = module{root, []object{
 	{[]uint32{1, 1, 1}, scalars, func(v View, _ pos) Value { return octets(v.s.host.Software) }},
 	{[]uint32{1, 1, 2}, scalars, func(v View, _ pos) Value { return octets(v.s.host.Version) }},
 	{[]uint32{1, 1, 3}, scalars, func(v View, _ pos) Value { return objectID(v.s.host.ObjectID) }},
@@ -87,7 +87,7 @@ var objects = []object{
 
 	{perVMSwitch, scalars, func(v View, _ pos) Value { return truth(v.s.switches.PerVM) }},
 	{bulkSwitch, scalars, func(v View, _ pos) Value { return truth(v.s.switches.Bulk) }},
-}
+}}
 
 var (
 	perVMSwitch = []uint32{1, 9}  // vmPerVMNotificationsEnabled

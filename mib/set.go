@@ -46,10 +46,10 @@ func (s *Store) Test(binds []VarBind) (*Set, *SetError) {
 }
 
 func (t *Set) add(b *VarBind, readOnly bool) uint16 {
-	rest, ok := cutRoot(b.Name)
-	if !ok || readOnly {
+	if !hasPrefix(b.Name, root) || readOnly {
 		return ErrNotWritable
 	}
+	rest := b.Name[len(root):]
 	var into **bool
 	var object []uint32
 	switch {

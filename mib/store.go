@@ -26,6 +26,10 @@ type Host struct {
 	// to be the master agent's hrDeviceIndex of that CPU.
 	PhysCPUs []int32
 	PhysBase int32
+
+	// VMInfo adds vmwVmTable of VMWARE-VMINFO-MIB to what is served, for
+	// managers that know no other table of virtual machines.
+	VMInfo bool
 }
 
 // Switches are vmPerVMNotificationsEnabled and vmBulkNotificationsEnabled.

@@ -18,15 +18,21 @@ func (s *Snapshot) View(now time.Duration) View { return View{s, now} }
 // Get returns the value of the instance oid, or one of the exceptions
 // noSuchObject and noSuchInstance.
 func (v View) Get(oid []uint32) Value {
-	rest, ok := cutRoot(oid)
-	if !ok {
+	for _, m := range v.s.modules() {
+		if hasPrefix(oid, m.root) {
+			return v.get(m, oid[len(m.root):])
+		}
+	}
+	return exception(TypeNoSuchObject)
+}
+
+// get is Get below the root of m.
+func (v View) get(m *module, rest []uint32) Value {
+	i := m.lastAtOrBefore(rest)
+	if i < 0 || !hasPrefix(rest, m.objects[i].arcs) {
 		return exception(TypeNoSuchObject)
 	}
-	i := lastAtOrBefore(rest)
-	if i < 0 || !hasPrefix(rest, objects[i].arcs) {
-		return exception(TypeNoSuchObject)
-	}
-	o := &objects[i]
+	o := &m.objects[i]
 	index := rest[len(o.arcs):]
 	if len(index) != o.table.depth() {
 		return exception(TypeNoSuchInstance)
@@ -45,11 +51,17 @@ func (v View) Get(oid []uint32) Value {
 // such instance the value's type is TypeEndOfMIBView and the name is empty.
 func (v View) Next(dst, start []uint32, include bool, end []uint32) ([]uint32, Value) {
 	dst = dst[:0]
-	o, p, ok := v.find(start, include)
-	if !ok {
+	var o *object
+	var p pos
+	for _, m := range v.s.modules() {
+		if o, p = v.find(m, start, include); o != nil {
+			dst = append(append(dst, m.root...), o.arcs...)
+			break
+		}
+	}
+	if o == nil {
 		return dst, exception(TypeEndOfMIBView)
 	}
-	dst = append(append(dst, root...), o.arcs...)
 	index := v.s.index(o.table, p)
 	for _, arc := range index[:o.table.depth()] {
 		dst = append(dst, uint32(arc))
@@ -60,36 +72,31 @@ func (v View) Next(dst, start []uint32, include bool, end []uint32) ([]uint32, V
 	return dst, o.value(v, p)
 }
 
-// find is the search of Next: in the object that start falls into, and then at
-// the beginning of each object after it until one has an instance.
-func (v View) find(start []uint32, include bool) (*object, pos, bool) {
+// find is the search of Next in one module: in the object that start falls into,
+// and then at the beginning of each object after it until one has an instance.
+// It returns nil if none has.
+func (v View) find(m *module, start []uint32, include bool) (*object, pos) {
 	i := 0
-	if rest, ok := cutRoot(start); ok {
-		if i = lastAtOrBefore(rest); i >= 0 && hasPrefix(rest, objects[i].arcs) {
-			o := &objects[i]
+	if hasPrefix(start, m.root) {
+		rest := start[len(m.root):]
+		if i = m.lastAtOrBefore(rest); i >= 0 && hasPrefix(rest, m.objects[i].arcs) {
+			o := &m.objects[i]
 			at := bound(rest[len(o.arcs):], o.table.depth(), include)
 			if p, ok := v.s.ceil(o.table, at); ok {
-				return o, p, true
+				return o, p
 			}
 		}
 		i++
-	} else if slices.Compare(start, root) > 0 {
-		return nil, pos{}, false
+	} else if slices.Compare(start, m.root) > 0 {
+		return nil, pos{}
 	}
-	for ; i < len(objects); i++ {
-		o := &objects[i]
+	for ; i < len(m.objects); i++ {
+		o := &m.objects[i]
 		if p, ok := v.s.ceil(o.table, arcs{}); ok {
-			return o, p, true
+			return o, p
 		}
 	}
-	return nil, pos{}, false
-}
-
-func cutRoot(oid []uint32) (rest []uint32, ok bool) {
-	if !hasPrefix(oid, root) {
-		return nil, false
-	}
-	return oid[len(root):], true
+	return nil, pos{}
 }
 
 func hasPrefix(oid, prefix []uint32) bool {
@@ -98,14 +105,14 @@ func hasPrefix(oid, prefix []uint32) bool {
 
 // lastAtOrBefore returns the last object whose identifier is not greater than
 // rest, -1 if there is none.
-func lastAtOrBefore(rest []uint32) int {
-	lo, hi := 0, len(objects)
+func (m *module) lastAtOrBefore(rest []uint32) int {
+	lo, hi := 0, len(m.objects)
 	for lo < hi {
-		m := int(uint(lo+hi) / 2)
-		if slices.Compare(objects[m].arcs, rest) <= 0 {
-			lo = m + 1
+		mid := int(uint(lo+hi) / 2)
+		if slices.Compare(m.objects[mid].arcs, rest) <= 0 {
+			lo = mid + 1
 		} else {
-			hi = m
+			hi = mid
 		}
 	}
 	return lo - 1

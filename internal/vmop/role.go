@@ -52,6 +52,13 @@ type SNMPConfig struct {
 	// CPUs are the kernel's numbers of the host's CPUs; empty: from 0, as
 	// many as the process may use.
 	CPUs []int32 `cbor:"11,keyasint,omitempty"`
+
+	// ObjectID is vmHvObjectID, none for 0.0. PhysBase is the first index of
+	// a CPU (vmCpuPhysIndex), 0 for net-snmp's. VMInfo asks for the table of
+	// VMWARE-VMINFO-MIB as well.
+	ObjectID []uint32 `cbor:"12,keyasint,omitempty"`
+	PhysBase int32    `cbor:"13,keyasint,omitempty"`
+	VMInfo   bool     `cbor:"14,keyasint,omitempty"`
 }
 
 // VMID names a VM by its lasting number.

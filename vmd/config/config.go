@@ -9,8 +9,9 @@
 //
 // The grammar is OpenBSD's. What Linux guests need in addition (initrd,
 // cmdline, limit, restart, uuid, os and the cpus of later releases) is
-// recognised only where an option of a VM may stand, so that no file written
-// for OpenBSD changes its meaning.
+// recognised only where an option of a VM may stand, and what SNMP managers
+// need only behind agentx, so that no file written for OpenBSD changes its
+// meaning.
 package config
 
 import (
@@ -70,13 +71,6 @@ type Config struct {
 
 	switches map[string]int
 	vms      map[string]int
-}
-
-// AgentX is the agentx statement.
-type AgentX struct {
-	Enabled bool
-	Path    string // absolute path of the master agent's socket
-	Context string // SNMP context; "" is the default one
 }
 
 // Owner is a user and perhaps a group. The zero value is root and no group.

@@ -172,7 +172,7 @@ func dump(c *Config, err error) string {
 		fmt.Fprintf(&b, " prefix %v", c.LocalPrefix6)
 	}
 	fmt.Fprintf(&b, "\nsocket owner %s\n", dumpOwner(c.SocketOwner))
-	fmt.Fprintf(&b, "agentx %v path %q context %q\n", c.AgentX.Enabled, c.AgentX.Path, c.AgentX.Context)
+	fmt.Fprintf(&b, "agentx %v path %q context %q%s\n", c.AgentX.Enabled, c.AgentX.Path, c.AgentX.Context, dumpAgentX(&c.AgentX))
 	fmt.Fprintf(&b, "parallel %d delay %v\n", c.Parallel, c.Delay)
 	for _, s := range c.Switches {
 		fmt.Fprintf(&b, "switch %q line %d interface %q group %q locked %v rdomain %s up %v\n",
@@ -218,6 +218,26 @@ func dumpVM(b *strings.Builder, v *VM) {
 		fmt.Fprintf(b, "  nic local %v tap %q switch %q group %q mac %x locked %v rdomain %s down %v\n",
 			n.Local, n.Tap, n.Switch, n.Group, n.MAC, n.Locked, dumpRDomain(n.RDomain), n.Down)
 	}
+}
+
+// dumpAgentX shows what differs from the default.
+func dumpAgentX(a *AgentX) (s string) {
+	if d := defaultAgentX(); a.PerVM != d.PerVM || a.Bulk != d.Bulk {
+		s += fmt.Sprintf(" per-vm %v bulk %v", a.PerVM, a.Bulk)
+	}
+	if a.ReadOnly {
+		s += " readonly"
+	}
+	if a.ObjectID != nil {
+		s += fmt.Sprintf(" object-id %v", a.ObjectID)
+	}
+	if a.ProcessorIndex != DefaultProcessorIndex {
+		s += fmt.Sprintf(" processor-index %d", a.ProcessorIndex)
+	}
+	if a.VMInfo {
+		s += " vminfo"
+	}
+	return s
 }
 
 func dumpOwner(o Owner) string {

@@ -1,9 +1,6 @@
 package config
 
-import (
-	"strings"
-	"time"
-)
+import "time"
 
 const (
 	maxParallel = 65535
@@ -56,36 +53,6 @@ func (p *parser) socketStatement() error {
 	o.HasGID = true
 	p.cfg.SocketOwner = o
 	return nil
-}
-
-// agentxStatement is: agentx { context STRING | path STRING }
-func (p *parser) agentxStatement() error {
-	a := &p.cfg.AgentX
-	a.Enabled = true
-	for {
-		switch {
-		case p.accept("context"):
-			s, err := p.str("an SNMP context")
-			if err != nil {
-				return err
-			}
-			if len(s) > maxContext || hasControl(s) {
-				return p.fail("agentx context %s is longer than %d bytes or has control bytes", clip(s), maxContext)
-			}
-			a.Context = s
-		case p.accept("path"):
-			s, err := p.str("the path of the AgentX socket")
-			if err != nil {
-				return err
-			}
-			if !strings.HasPrefix(s, "/") || len(s) > maxMaster {
-				return p.fail("agentx path %s is not absolute or longer than %d bytes", clip(s), maxMaster)
-			}
-			a.Path = s
-		default:
-			return nil
-		}
-	}
 }
 
 // staggeredStatement is: staggered start parallel NUMBER delay NUMBER

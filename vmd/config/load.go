@@ -106,7 +106,7 @@ func (p *parser) defaults(cpus int) {
 	if gid, err := p.users.Group(SocketGroup); err == nil {
 		p.cfg.SocketOwner.GID = gid
 	}
-	p.cfg.AgentX.Path = DefaultMaster
+	p.cfg.AgentX = defaultAgentX()
 	p.cfg.Parallel = cpus
 	p.cfg.Delay = DefaultDelay
 }

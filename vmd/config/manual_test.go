@@ -47,6 +47,12 @@ func TestManualWords(t *testing.T) {
 	for w := range reserved {
 		words[w] = true
 	}
+	for w := range agentxOptions {
+		words[w] = true
+	}
+	for w := range notifications {
+		words[w] = true
+	}
 	for w := range vmOptions {
 		words[w] = true
 	}

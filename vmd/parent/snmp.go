@@ -22,7 +22,8 @@ func (p *parent) snmpConfig() vmop.SNMPConfig {
 	return vmop.SNMPConfig{
 		Enabled: a.Enabled, Path: a.Path, Context: a.Context,
 		Started: p.started, Version: p.opt.Version, Changed: p.changed,
-		PerVM: true, // RFC 7666 has no DEFVAL; managers expect to hear of their VMs
+		PerVM: a.PerVM, Bulk: a.Bulk, ReadOnly: a.ReadOnly,
+		CPUs: onlineCPUs(), ObjectID: a.ObjectID, PhysBase: a.ProcessorIndex, VMInfo: a.VMInfo,
 	}
 }
 

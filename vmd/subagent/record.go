@@ -24,7 +24,12 @@ func host(c vmop.SNMPConfig) mib.Host {
 		Version:  c.Version,
 		Start:    time.Duration(c.Started),
 		PhysCPUs: c.CPUs,
-		PhysBase: mib.DefaultPhysBase,
+		PhysBase: c.PhysBase,
+		ObjectID: c.ObjectID,
+		VMInfo:   c.VMInfo,
+	}
+	if h.PhysBase == 0 {
+		h.PhysBase = mib.DefaultPhysBase
 	}
 	if c.Changed > c.Started {
 		h.LastChange = time.Duration(c.Changed - c.Started)

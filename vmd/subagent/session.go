@@ -51,6 +51,7 @@ func (s *server) restartSession() {
 		Dial:         s.dial,
 		Handler:      handler{s.store},
 		Subtree:      mib.Root(),
+		More:         more(s.config),
 		Context:      s.config.Context,
 		Description:  description,
 		Capabilities: capabilities,
@@ -66,6 +67,14 @@ func (s *server) restartSession() {
 	}()
 }
 
+// more is what the session registers besides VM-MIB.
+func more(c vmop.SNMPConfig) (subtrees [][]uint32) {
+	if c.VMInfo {
+		subtrees = append(subtrees, mib.VMInfoRoot())
+	}
+	return subtrees
+}
+
 func (s *server) report(e agentx.Event) {
 	switch e.Kind {
 	case agentx.Up:
@@ -78,6 +87,8 @@ func (s *server) report(e agentx.Event) {
 		s.log.Warn().Err(e.Err).Str("path", s.config.Path).Msg("no session with the master agent")
 	case agentx.CapsRefused:
 		s.log.Debug().Err(e.Err).Msg("master agent lists no capabilities")
+	case agentx.Refused:
+		s.log.Warn().Err(e.Err).Msg("master agent has another owner for the table of vminfo")
 	case agentx.BadPDU:
 		s.noisy.Warn().Err(e.Err).Msg("master agent breaks the protocol")
 	case agentx.Dropped:

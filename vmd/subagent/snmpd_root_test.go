@@ -385,6 +385,46 @@ func TestReconfigure(t *testing.T) {
 	h.await("1.2.0=2")
 }
 
+// With vminfo there is the table that managers of other hypervisors read, and a
+// host with an agent that has it already keeps that.
+func TestVMInfo(t *testing.T) {
+	const table = ".1.3.6.1.4.1.6876.2.1.1"
+	h := newHost(t, vmop.SNMPConfig{Enabled: true, ObjectID: []uint32{1, 3, 6, 1, 4, 1, 9999}, PhysBase: 768, CPUs: []int32{1}})
+	h.begin(named(3, "web"))
+	h.await("1.1.3.0=.1.3.6.1.4.1.9999")
+	if got := h.get("1.6.1.3.3.1.769")[0]; got != "1.6.1.3.3.1.769=0" {
+		t.Errorf("affinity below another processor-index: %s", got)
+	}
+	read := func() (got []string) {
+		if err := h.client.BulkWalk(table, func(p gosnmp.SnmpPDU) error {
+			got = append(got, strings.TrimPrefix(text(p), table+"."))
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := read(); len(got) != 0 {
+		t.Errorf("vminfo is off, but there is %q", got)
+	}
+	h.configure(func(c *vmop.SNMPConfig) { c.VMInfo = true })
+	want := []string{`2.3="web"`, `3.3=""`, `4.3=""`, `5.3=512`, `6.3="powered on"`, `7.3=3`, `8.3="running"`, `9.3=2`,
+		`10.3="00000000-0000-0000-0000-000000000003"`}
+	var got []string
+	for end := time.Now().Add(30 * time.Second); len(got) == 0 && time.Now().Before(end); got = read() {
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("table (-want +got):\n%s", d)
+	}
+	h.configure(func(c *vmop.SNMPConfig) { c.VMInfo = false })
+	for end := time.Now().Add(30 * time.Second); len(got) > 0 && time.Now().Before(end); got = read() {
+	}
+	h.await("1.2.0=1")
+	if got = read(); len(got) > 0 {
+		t.Errorf("vminfo is off again, but there is %q", got)
+	}
+}
+
 func (h *testHost) setCode() gosnmp.SNMPError {
 	h.t.Helper()
 	r, err := h.client.Set([]gosnmp.SnmpPDU{{Name: vmMIB + ".1.10.0", Type: gosnmp.Integer, Value: 2}})

@@ -139,7 +139,7 @@ func (s *server) setup(m *imsg.Msg) error {
 	if switches(c) != switches(was) || c.ReadOnly != was.ReadOnly {
 		s.store.Configure(switches(c), c.ReadOnly)
 	}
-	if c.Enabled != was.Enabled || c.Path != was.Path || c.Context != was.Context {
+	if c.Enabled != was.Enabled || c.Path != was.Path || c.Context != was.Context || c.VMInfo != was.VMInfo {
 		s.restartSession()
 	}
 	return nil
