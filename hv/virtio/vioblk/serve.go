@@ -14,11 +14,12 @@ const prompt = 100 * time.Microsecond
 
 // server owns one queue. Nothing in it is shared.
 type server struct {
-	d      *Device
-	q      *virtio.Queue
-	limits limits
-	chain  virtio.Chain
-	req    Request
+	d       *Device
+	q       *virtio.Queue
+	limits  limits
+	through bool // the driver cannot flush, so each write has to be durable
+	chain   virtio.Chain
+	req     Request
 }
 
 // serve answers what the queue holds.
@@ -67,10 +68,18 @@ func (s *server) do(r *Request) uint32 {
 	case VIRTIO_BLK_T_WRITE_ZEROES:
 		err = s.zero(r.Segments)
 	}
+	if err == nil && s.through && changes(r.Op) {
+		err = s.d.image.Flush()
+	}
 	if err != nil {
 		r.Status = VIRTIO_BLK_S_IOERR
 	}
 	return s.written(n)
+}
+
+// changes reports whether an operation writes.
+func changes(op uint32) bool {
+	return op == VIRTIO_BLK_T_OUT || op == VIRTIO_BLK_T_DISCARD || op == VIRTIO_BLK_T_WRITE_ZEROES
 }
 
 // written is the used length: the status is the last byte, so it is covered

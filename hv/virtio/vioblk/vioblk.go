@@ -115,7 +115,9 @@ func (d *Device) Activate(features uint64, qs []*virtio.Queue, _ virtio.Transpor
 	l := limits{sectors: d.sectors(), features: features, readOnly: d.readOnly}
 	for _, q := range qs {
 		if q != nil {
-			s := &server{d: d, q: q, limits: l}
+			// virtio 1.3, 5.2.6.2: without FLUSH the driver takes the
+			// device for write-through.
+			s := &server{d: d, q: q, limits: l, through: features&VIRTIO_BLK_F_FLUSH == 0}
 			d.workers = append(d.workers, q.Start(s.serve, nil))
 		}
 	}

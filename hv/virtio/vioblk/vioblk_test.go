@@ -444,6 +444,31 @@ func TestPauseHoldsRequestsBack(t *testing.T) {
 	f.Pause() // and the close of a paused device must end
 }
 
+type flushes struct {
+	disk.Image
+	n atomic.Int32
+}
+
+func (f *flushes) Flush() error {
+	f.n.Add(1)
+	return f.Image.Flush()
+}
+
+func TestDriverThatCannotFlush(t *testing.T) {
+	for _, tt := range []struct {
+		features uint64
+		want     int32
+	}{{0, 1}, {vioblk.VIRTIO_BLK_F_FLUSH, 0}} {
+		img := &flushes{Image: image(t, false)}
+		g := boot(t, img, vioblk.Config{}, tt.features, nil)
+		g.do(vioblk.VIRTIO_BLK_T_OUT, 0, virtiotest.In(g.data, 512))
+		g.do(vioblk.VIRTIO_BLK_T_IN, 0, virtiotest.Out(g.data, 512))
+		if got := img.n.Load(); got != tt.want {
+			t.Errorf("features %#x: %d flushes after a write and a read, want %d", tt.features, got, tt.want)
+		}
+	}
+}
+
 type broken struct{ disk.Image }
 
 func (broken) ReadAtV([][]byte, int64) error  { return errors.New("bad sector") }
