@@ -232,11 +232,10 @@ func (f *Function) NotifyQueue(i int) { f.interrupt(isrQueue, &f.queueVec[i]) }
 // QueueFD implements virtio.Direct. The pin has an ISR, which is ours to set; a
 // vector that the driver gives a queue later on does not count.
 func (f *Function) QueueFD(i int) int {
-	m := f.pci.MSIX()
-	if !m.Enabled() {
+	if !f.usesMSIX() {
 		return -1
 	}
-	return m.Direct(uint16(f.queueVec[i].Load()))
+	return f.pci.MSIX().Direct(uint16(f.queueVec[i].Load()))
 }
 
 // NotifyConfig implements virtio.Notifier.
