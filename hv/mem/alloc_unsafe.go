@@ -24,3 +24,17 @@ func mapAligned(n uint64) (b, whole []byte, err error) {
 
 // address is where b lies in this process.
 func address(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
+
+// resident counts the pages of b, which starts on one, that are in memory
+// (mincore(2)). vec has room for a byte for each.
+func resident(b, vec []byte) (int, error) {
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, address(b), uintptr(len(b)), uintptr(unsafe.Pointer(unsafe.SliceData(vec))))
+	if errno != 0 {
+		return 0, errno
+	}
+	n := 0
+	for _, v := range vec[:(uint64(len(b))+hostPage-1)/hostPage] {
+		n += int(v & 1)
+	}
+	return n, nil
+}
