@@ -34,6 +34,7 @@ const (
 	rtcCentury    = 0x32
 	cmosExt16M    = 0x34 // 64 KiB units above 16 MiB
 	cmosBootFlags = 0x38
+	cmosBootOrder = 0x3d // nibbles, the low one first: 2 is a disk, 3 a CD
 	cmosHigh      = 0x5b // 64 KiB units above 4 GiB, 24 bits
 	cmosCPUs      = 0x5f // less one
 	cmosSize      = 128
@@ -59,6 +60,7 @@ const (
 	rtcNMI     = 1 << 7 // of the index port
 	equipFPU   = 1 << 1
 	noFDCheck  = 1 << 0 // cmosBootFlags: boot disks need no signature at 0x1fe
+	diskThenCD = 0x32   // cmosBootOrder
 	baseMemKiB = 640
 )
 
@@ -129,6 +131,7 @@ func (r *RTC) fillMemory(c RTCConfig) {
 	put16(r.ram[cmosExt2:], uint16(ext))
 	put16(r.ram[cmosExt16M:], uint16(ext16))
 	r.ram[cmosBootFlags] = noFDCheck
+	r.ram[cmosBootOrder] = diskThenCD
 	put16(r.ram[cmosHigh:], uint16(high))
 	r.ram[cmosHigh+2] = byte(high >> 16)
 	r.ram[cmosCPUs] = byte(max(min(c.CPUs, 256)-1, 0))

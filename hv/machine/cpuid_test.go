@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"slices"
 	"testing"
 
 	"vmd/hv/kvm"
@@ -89,5 +90,32 @@ func TestCPUIDTiming(t *testing.T) {
 	}
 	if host[0].EAX != 0 {
 		t.Error("the host's list was changed")
+	}
+}
+
+// The first signature is OpenBSD's, and KVM's leaves have moved as a whole.
+func TestCPUIDWithTwoSignatures(t *testing.T) {
+	host := []kvm.CPUIDEntry{
+		{Function: 0, EAX: 0xd}, {Function: leafKVM, EBX: 0x4b4d564b, ECX: 0x564b4d56, EDX: 0x4d}, {Function: leafKVMFlags, EAX: 1 << 24},
+	}
+	got := guestCPUID(host, cpuTopology{count: 1, tscKHz: 2_500_000}, openBSDFirst)
+	want := []kvm.CPUIDEntry{
+		{Function: 0x40000000, EAX: 0x40000001, EBX: 'O' | 'p'<<8 | 'e'<<16 | 'n'<<24, ECX: 'B' | 'S'<<8 | 'D'<<16 | 'V'<<24, EDX: 'M' | 'M'<<8 | '5'<<16 | '8'<<24},
+		{Function: 0, EAX: 0xd},
+		{Function: 0x40000100, EAX: 0x40000110, EBX: 0x4b4d564b, ECX: 0x564b4d56, EDX: 0x4d},
+		{Function: 0x40000101, EAX: 1 << 24},
+		{Function: 0x40000110, EAX: 2_500_000, EBX: busKHz},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("leaves %+v\nwant   %+v", got, want)
+	}
+}
+
+func TestPhysBits(t *testing.T) {
+	if n := physBits([]kvm.CPUIDEntry{{Function: 0x80000008, EAX: 0x3028}}); n != 40 {
+		t.Errorf("%d bits, want 40", n)
+	}
+	if n := physBits(nil); n != 36 {
+		t.Errorf("%d bits without the leaf, want 36", n)
 	}
 }

@@ -10,15 +10,23 @@ import (
 	"vmd/hv/mem"
 )
 
-// elf64 makes an ELF64 file of one segment at loadAt, entered at its start. With
-// pvh it carries a PVH note that says so.
+// elf64 makes an ELF64 file of one segment at kernelAt, entered at its start.
+// With pvh it carries a PVH note that says so.
 func elf64(code []byte, pvh bool) boot.Image {
-	const loadAt, head, ph = 0x100000, 64, 56
+	if !pvh {
+		return elfNote(code, "", 0, nil, kernelAt)
+	}
+	return elfNote(code, "Xen\x00", 18, binary.LittleEndian.AppendUint64(nil, kernelAt), kernelAt)
+}
+
+// elfNote makes an ELF64 file of one segment at kernelAt and, if it has a name,
+// a note.
+func elfNote(code []byte, name string, typ uint32, desc []byte, entry uint64) boot.Image {
+	const head, ph = 64, 56
 	le := binary.LittleEndian
-	note := append([]byte{4, 0, 0, 0, 8, 0, 0, 0, 18, 0, 0, 0, 'X', 'e', 'n', 0}, make([]byte, 8)...)
-	le.PutUint64(note[16:], loadAt)
+	note := cat(words(uint32(len(name)), uint32(len(desc)), typ), []byte(name), make([]byte, -len(name)&3), desc)
 	n := 1
-	if pvh {
+	if name != "" {
 		n = 2
 	}
 	body := head + n*ph
@@ -27,7 +35,7 @@ func elf64(code []byte, pvh bool) boot.Image {
 	le.PutUint16(b[16:], 2)  // ET_EXEC
 	le.PutUint16(b[18:], 62) // x86-64
 	le.PutUint32(b[20:], 1)
-	le.PutUint64(b[24:], loadAt)
+	le.PutUint64(b[24:], entry)
 	le.PutUint64(b[32:], head)
 	le.PutUint16(b[52:], head)
 	le.PutUint16(b[54:], ph)
@@ -43,12 +51,11 @@ func elf64(code []byte, pvh bool) boot.Image {
 		le.PutUint64(p[40:], uint64(size))
 		le.PutUint64(p[48:], 4)
 	}
-	segment(0, 1, body, loadAt, len(code))
-	if pvh {
+	segment(0, 1, body, kernelAt, len(code))
+	if n > 1 {
 		segment(1, 4, body+len(code), 0, len(note))
 	}
-	b = append(append(b, code...), note...)
-	return boot.Image{R: bytes.NewReader(b), Size: int64(len(b))}
+	return *blob(cat(b, code, note))
 }
 
 // out32 writes v to a port, in 32- and 64-bit code.
