@@ -139,7 +139,7 @@ const (
 	writeTimeout   = 5 * time.Second
 	pingAfter      = 15 * time.Second
 	firstDelay     = 500 * time.Millisecond
-	maxDelay       = 30 * time.Second
+	maxDelay       = 4 * time.Second // with jitter, a master that is back is found within 5 seconds
 	slowDelay      = 5 * time.Minute // after an error that will not go away
 	settled        = 60 * time.Second
 	jitterPart     = 0.2
@@ -169,7 +169,7 @@ func New(cfg Config) *Agent {
 
 // Run keeps a session with the master until ctx ends, whose error it returns. A
 // master that is not there, refuses, breaks the protocol or goes away is tried
-// again, ever more slowly up to 30 seconds.
+// again, ever more slowly up to 5 seconds.
 func (a *Agent) Run(ctx context.Context) error {
 	delay := firstDelay
 	for {

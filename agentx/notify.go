@@ -12,29 +12,30 @@ import (
 // sysUpTime.0 is left to the master.
 var snmpTrapOID = []uint32{1, 3, 6, 1, 6, 3, 1, 1, 4, 1, 0}
 
-// Errors of Notify.
-var (
-	ErrNoSession = errors.New("no session with a master agent")
-	ErrTooLong   = errors.New("longer than a master agent takes")
-)
+// ErrTooLong is an error of Notify.
+var ErrTooLong = errors.New("longer than a master agent takes")
 
 // maxNotify leaves room for the header and the context.
 const maxNotify = maxPDU - 4096
 
-// maxQueue is how many notifications wait; then the oldest goes.
-const maxQueue = 1000
+// What waits, with a master that is busy or away; then the oldest goes.
+const (
+	maxQueue      = 1000
+	maxQueueBytes = 4 << 20
+)
 
 // queue holds notifications, encoded, for the session to send.
 type queue struct {
 	mu      sync.Mutex
 	items   [][]byte
+	bytes   int // of items
 	dropped int
 	wake    func() // nil without a session
 }
 
 // Notify has the notification oid with its objects sent to the master. It does
 // not wait: an error says that it will not be sent, and no error does not say
-// that it was received. Notifications that wait when a session ends are gone.
+// that it was received. Without a session it waits for the next one.
 func (a *Agent) Notify(oid []uint32, objects []VarBind) error {
 	b := appendVarBind(nil, ours, snmpTrapOID, Value{Type: TypeOID, OID: oid})
 	for _, o := range objects {
@@ -43,25 +44,30 @@ func (a *Agent) Notify(oid []uint32, objects []VarBind) error {
 			return fmt.Errorf("notify: %w", ErrTooLong)
 		}
 	}
-	return a.queue.put(b)
+	a.queue.put(b)
+	return nil
 }
 
-func (q *queue) put(b []byte) error {
+func (q *queue) put(b []byte) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.wake == nil {
-		q.dropped++
-		return ErrNoSession
-	}
-	if len(q.items) >= maxQueue {
-		q.items = q.items[1:]
-		q.dropped++
-	}
 	q.items = append(q.items, b)
-	if len(q.items) == 1 {
+	q.bytes += len(b)
+	for len(q.items) > maxQueue || q.bytes > maxQueueBytes {
+		q.first()
+		q.dropped++
+	}
+	if len(q.items) == 1 && q.wake != nil {
 		q.wake()
 	}
-	return nil
+}
+
+// first takes the oldest.
+func (q *queue) first() []byte {
+	b := q.items[0]
+	q.items[0] = nil // the array behind items lives on
+	q.items, q.bytes = q.items[1:], q.bytes-len(b)
+	return b
 }
 
 // get returns the next notification, nil when there is none. With the last one
@@ -70,7 +76,7 @@ func (q *queue) get() (b []byte, dropped int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.items) > 0 {
-		b, q.items = q.items[0], q.items[1:]
+		b = q.first()
 	}
 	if len(q.items) == 0 {
 		dropped, q.dropped = q.dropped, 0
@@ -86,12 +92,13 @@ func (q *queue) open(wake func()) (dropped int) {
 	return dropped
 }
 
-// close drops what waits; flying more have been sent and not answered.
+// close is the end of a session; flying were sent and not answered. Whether the
+// master had time for them nobody knows: they are not sent again.
 func (q *queue) close(flying int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.dropped += len(q.items) + flying
-	q.items, q.wake = nil, nil
+	q.dropped += flying
+	q.wake = nil
 }
 
 func (s *session) sendNotification() {

@@ -1,7 +1,6 @@
 package subagent
 
 import (
-	"errors"
 	"time"
 
 	"vmd/agentx"
@@ -33,8 +32,8 @@ func (s *server) send(n mib.Notification) {
 	for i, o := range n.Objects {
 		objects[i] = agentx.VarBind{Name: o.Name, Value: agentx.Value(o.Value)}
 	}
-	// Without a session the agent counts what is lost, and reports it.
-	if err := s.session.agent.Notify(n.OID, objects); err != nil && !errors.Is(err, agentx.ErrNoSession) {
+	// While the master is away the agent keeps it. What is lost it reports.
+	if err := s.session.agent.Notify(n.OID, objects); err != nil {
 		s.log.Warn().Err(err).Msg("notification not sent")
 	}
 }
