@@ -55,6 +55,9 @@ func (c *Conn) Attach(p Port) (tap, bridge Link, err error) {
 	if err := c.alias(l, p.Alias); err != nil {
 		return Link{}, Link{}, err
 	}
+	if err := c.alternative(l, p.Alias); err != nil {
+		return Link{}, Link{}, err
+	}
 	if err := c.group(l, p.Groups); err != nil {
 		return Link{}, Link{}, err
 	}

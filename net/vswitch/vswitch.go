@@ -1,6 +1,6 @@
 // Package vswitch puts taps and bridges where vm.conf wants them: on a bridge,
 // in a VRF, in a group, with a description and addresses. It is the only
-// package that speaks rtnetlink.
+// package that speaks rtnetlink and nf_tables.
 //
 // A switch of vm.conf is a bridge that the administrator made, under any name;
 // a routing domain is the VRF with that number as its table. This package makes
@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -32,12 +34,15 @@ const dumpTries = 16
 var ErrNotFound = errors.New("no such interface")
 
 // Conn is a connection to the kernel's routing socket in the network namespace
-// where it was opened. One goroutine uses it.
+// where it was opened. One goroutine uses it, but for Gone.
 type Conn struct {
 	h      *netlink.Handle
 	raw    map[int]*nl.SocketHandle // for requests that the library has no method for
 	groups map[string]uint32
 	vrfs   map[uint32]int // table → index of the VRF, as last seen
+	watch  *watch
+	nft    *nft
+	noNFT  error // why there is no nft
 }
 
 // Open connects to the kernel and reads the numbers of the groups. From then on
@@ -56,18 +61,30 @@ func Open() (*Conn, error) {
 		h.Close()
 		return nil, fmt.Errorf("open a routing socket: %w", err)
 	}
-	return &Conn{
+	c := &Conn{
 		h:      h,
 		raw:    map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: raw}},
 		groups: groups,
 		vrfs:   make(map[uint32]int),
-	}, nil
+	}
+	if c.watch, err = openWatch(); err != nil {
+		c.Close()
+		return nil, err
+	}
+	c.nft, c.noNFT = openNFT()
+	return c, nil
 }
 
 // Close ends the connection.
 func (c *Conn) Close() {
 	c.h.Close()
 	c.raw[unix.NETLINK_ROUTE].Close()
+	if c.watch != nil {
+		c.watch.f.Close()
+	}
+	if c.nft != nil {
+		c.nft.close()
+	}
 }
 
 // Link is what there is to know about a link.
@@ -206,6 +223,23 @@ func (c *Conn) alias(l netlink.Link, text string) error {
 		return fmt.Errorf("describe %s: %w", l.Attrs().Name, err)
 	}
 	return nil
+}
+
+// maxAltName is the longest alternative name (linux/if.h, ALTIFNAMSIZ less the
+// final zero).
+const maxAltName = 127
+
+// alternative makes name one more name of l, to be used in commands. Names are
+// unique: one that another link has, or that cannot be one, is left.
+func (c *Conn) alternative(l netlink.Link, name string) error {
+	if name == "" || len(name) > maxAltName || strings.ContainsAny(name, " /:") || slices.Contains(l.Attrs().AltNames, name) {
+		return nil
+	}
+	err := c.h.LinkAddAltName(l, name)
+	if err == nil || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	return fmt.Errorf("name %s %s: %w", l.Attrs().Name, name, err)
 }
 
 // setUp brings l up or down.

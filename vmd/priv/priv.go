@@ -28,11 +28,13 @@ import (
 type server struct {
 	*privsep.Process
 	net *vswitch.Conn
+
+	noGroups bool // it was said that groups do not work
 }
 
 // Run is the role: it returns when parent has gone away.
 func Run(p *privsep.Process) error {
-	net, err := vswitch.Open() // before Confine: it reads /etc/iproute2
+	net, err := vswitch.Open() // before Confine: it reads files and makes sockets
 	if err != nil {
 		return err
 	}
@@ -41,6 +43,8 @@ func Run(p *privsep.Process) error {
 		return err
 	}
 	s := &server{Process: p, net: net}
+	s.grouped(net.PurgeGroups()) // of what went while nobody watched
+	go s.watch()
 	p.Loop.Read(p.Parent, s.handle, func(err error) {
 		if errors.Is(err, io.EOF) {
 			err = nil
@@ -48,6 +52,34 @@ func Run(p *privsep.Process) error {
 		p.Loop.Stop(err)
 	})
 	return p.Loop.Run()
+}
+
+// watch takes taps that have gone out of their groups: their names are free.
+func (s *server) watch() {
+	for {
+		names, err := s.net.Gone()
+		if err != nil {
+			return // the connection was closed
+		}
+		s.Loop.Post(func() {
+			if len(names) == 0 {
+				s.grouped(s.net.PurgeGroups())
+			}
+			for _, name := range names {
+				s.grouped(s.net.Left(name))
+			}
+		})
+	}
+}
+
+// grouped is told how a change of groups went. They are for the rules of an
+// administrator, who may have none and a kernel without them: no interface fails
+// for that.
+func (s *server) grouped(err error) {
+	if err != nil && !s.noGroups {
+		s.Log.Warn().Err(err).Msg("groups of interfaces are not kept; this is said once")
+	}
+	s.noGroups = err != nil
 }
 
 // handle carries out one request.

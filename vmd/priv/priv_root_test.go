@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -385,4 +387,77 @@ func TestGarbageIsAnswered(t *testing.T) {
 	}
 	h.child.Conn.Send(9999, 1, garbage)
 	h.mustOpen(vmop.TapRequest{})
+}
+
+// Groups are sets for an administrator's rules. A tap leaves them with its end.
+func TestGroups(t *testing.T) {
+	h := newHost(t)
+	nft := testenv.Tool(t, "nft")
+	list := func(set string) string {
+		out, _ := exec.Command(nft, "list", "set", "inet", "vmd", set).CombinedOutput()
+		return string(out)
+	}
+	_, files := h.mustOpen(vmop.TapRequest{Groups: []string{"dmz"}})
+	_, others := h.mustOpen(vmop.TapRequest{})
+	if got := list("tap"); !strings.Contains(got, `"tap0"`) || !strings.Contains(got, `"tap1"`) {
+		t.Errorf("group tap: %s", got)
+	}
+	if got := list("dmz"); !strings.Contains(got, `"tap0"`) || strings.Contains(got, `"tap1"`) {
+		t.Errorf("group dmz: %s", got)
+	}
+	for _, f := range append(files, others...) {
+		f.Close()
+	}
+	for end := time.Now().Add(20 * time.Second); strings.Contains(list("tap")+list("dmz"), "elements"); {
+		if time.Now().After(end) {
+			t.Fatalf("left behind:\n%s%s", list("tap"), list("dmz"))
+		}
+		var res vmop.LinkResult // each answer is a turn of its loop
+		h.ask(vmop.LinkQuery, vmop.LinkRequest{Name: "lo"}, vmop.LinkFound, &res)
+	}
+}
+
+// Two taps on a bridge talk, each with its VM's address.
+func TestTapsOnABridgeTalk(t *testing.T) {
+	h := newHost(t)
+	addBridge(t, "br0", 1500)
+	setUp(t, "br0")
+	var taps []*tap.Tap
+	for i := range 2 {
+		r := vmop.TapRequest{VM: uint32(i), Bridge: "br0", MAC: [6]byte{0xfe, 0xe1, 0xbb, 0xd1, 0, byte(i)}, Locked: true}
+		res, files := h.mustOpen(r)
+		r.Name = res.Name
+		if res := h.setup(r); res.Code != vmop.OK {
+			t.Fatal(res.Detail)
+		}
+		fd, err := unix.Dup(int(files[0].Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := tap.New(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		taps = append(taps, d)
+	}
+	for i := range 2 {
+		from, to := byte(i), byte(1-i)
+		b := append(make([]byte, 12), 0xfe, 0xe1, 0xbb, 0xd1, 0, to, 0xfe, 0xe1, 0xbb, 0xd1, 0, from, 0x88, 0xb5)
+		b = append(b, "hello"...)
+		if err := taps[from].WriteFrame([][]byte{b}); err != nil {
+			t.Fatal(err)
+		}
+		limit := time.AfterFunc(20*time.Second, taps[to].Wake)
+		defer limit.Stop()
+		for got := make([]byte, 2000); ; {
+			n, err := taps[to].ReadFrame([][]byte{got}, true)
+			if err != nil || n == 0 {
+				t.Fatalf("nothing came from %d: %v", from, err)
+			}
+			if string(got[:n]) == string(b) {
+				break
+			}
+		}
+	}
 }

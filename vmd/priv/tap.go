@@ -106,6 +106,7 @@ func (s *server) attach(p vswitch.Port, res *vmop.TapResult) error {
 	if err != nil {
 		return err
 	}
+	s.grouped(s.net.SetGroups(l.Name, p.Groups))
 	res.Name, res.IfIndex, res.MAC, res.MTU = l.Name, l.Index, l.MAC, l.MTU
 	res.BridgeIndex = bridge.Index
 	return nil
