@@ -2,13 +2,11 @@ package vm
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"sync/atomic"
 
 	"github.com/rs/zerolog"
 
-	"vmd/hv/boot"
 	"vmd/hv/machine"
 	"vmd/internal/counters"
 	"vmd/internal/logging"
@@ -85,43 +83,6 @@ func (v *vm) config(kvm *os.File) machine.Config {
 		c.Counters = append(c.Counters, k)
 	}
 	return c
-}
-
-// load puts the kernel into the guest's memory.
-func (v *vm) load() error {
-	kernel, err := v.image("kernel")
-	if err != nil {
-		return err
-	}
-	if kernel == nil {
-		return &coded{vmop.ErrNoFirmware, errors.New("no kernel, and booting from firmware is not supported yet")}
-	}
-	initrd, err := v.image("initrd")
-	if err != nil {
-		return err
-	}
-	if err := v.machine.Load(machine.Boot{Kernel: *kernel, Initrd: initrd, Cmdline: v.spec.Cmdline}); err != nil {
-		return &coded{vmop.ErrKernel, err}
-	}
-	for _, n := range []string{"kernel", "initrd"} {
-		if f := v.files.take(n); f != nil {
-			f.Close()
-		}
-	}
-	return nil
-}
-
-// image is the file called name as something to load; nil if there is none.
-func (v *vm) image(name string) (*boot.Image, error) {
-	f := v.files[name]
-	if f == nil {
-		return nil, nil
-	}
-	st, err := f.Stat()
-	if err != nil {
-		return nil, &coded{vmop.ErrKernel, fmt.Errorf("%s: %w", name, err)}
-	}
-	return &boot.Image{R: f, Size: st.Size()}, nil
 }
 
 // warner logs what a guest does wrong, but no more than a few lines a minute:

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"strconv"
 
+	"vmd/hv/disk"
 	"vmd/hv/virtio/vioblk"
 	"vmd/hv/virtio/viornd"
+	"vmd/hv/virtio/vioscsi"
 	"vmd/internal/counters"
 	"vmd/internal/vmop"
 )
@@ -14,6 +16,7 @@ import (
 // PCI slots of the devices. They are part of the machine's ABI: a guest names
 // its interfaces after them (hv, 3.7).
 const (
+	slotCD   = 3
 	slotDisk = 4
 	slotNIC  = 8
 	slotRNG  = 16
@@ -25,6 +28,9 @@ func (v *vm) addDevices() error {
 		if err := v.addDisk(i, d); err != nil {
 			return &coded{vmop.ErrDisk, fmt.Errorf("disk %d: %w", i, err)}
 		}
+	}
+	if err := v.addCD(); err != nil {
+		return &coded{vmop.ErrCDROM, fmt.Errorf("cdrom: %w", err)}
 	}
 	for i, n := range v.spec.NICs {
 		if err := v.addNIC(i, n); err != nil {
@@ -51,4 +57,17 @@ func (v *vm) addDisk(i int, d vmop.DiskArg) error {
 		return err
 	}
 	return v.machine.AddVirtio(slotDisk+i, "vioblk"+strconv.Itoa(i), dev)
+}
+
+// addCD adds a drive if there is something to put into it.
+func (v *vm) addCD() error {
+	f := v.files.take("cdrom")
+	if f == nil {
+		return nil
+	}
+	img, err := disk.NewRaw(f, true)
+	if err != nil {
+		return err
+	}
+	return v.machine.AddVirtio(slotCD, "vioscsi0", vioscsi.New(img))
 }
