@@ -41,6 +41,7 @@ install: all
 		if [ -e $$page ]; then install -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/ || exit 1; fi; \
 	done
 	install -m 644 etc/vm.conf $(DESTDIR)$(DOCDIR)/vm.conf
+	install -m 644 etc/nftables/vmd.nft $(DESTDIR)$(DOCDIR)/vmd.nft
 	test -e $(DESTDIR)$(SYSCONFDIR)/vm.conf || install -m 644 etc/vm.conf $(DESTDIR)$(SYSCONFDIR)/vm.conf
 	$(PLACES) etc/systemd/vmd.service >bin/vmd.service
 	install -m 644 bin/vmd.service $(DESTDIR)$(LIBDIR)/systemd/system/vmd.service

@@ -202,3 +202,26 @@ func TestGoneTaps(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// The example in etc can be loaded, again, and around the sets as vmd makes them.
+func TestExampleRuleset(t *testing.T) {
+	const file = "../../etc/nftables/vmd.nft"
+	testenv.NetNS(t)
+	c := open(t)
+	addTap(t, "tap1")
+	nftTool(t, "", "-c", "-f", file)
+	check(t, c.SetGroups("tap1", []string{"dmz", "tap"}))
+	nftTool(t, "", "-f", file)
+	once := nftTool(t, "", "list", "table", "inet", "vmd")
+	nftTool(t, "", "-f", file)
+	if again := nftTool(t, "", "list", "table", "inet", "vmd"); again != once {
+		t.Errorf("loaded twice it is another:\n%s\nwas\n%s", again, once)
+	}
+	for _, want := range []string{"oifname != @tap masquerade", "udp dport 53 redirect", `"tap1"`} {
+		if !strings.Contains(once, want) {
+			t.Errorf("%q is not in\n%s", want, once)
+		}
+	}
+	check(t, c.SetGroups("tap2", []string{"tap"}))
+	wantSet(t, "tap", "tap1", "tap2")
+}
