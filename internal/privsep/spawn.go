@@ -130,7 +130,12 @@ func childAttr(r Role, o SpawnOptions) *syscall.SysProcAttr {
 // childEnv is the whole environment of a role process. The caller's own is no
 // business of a daemon's, but for what begins with VMD_ or speaks of the log.
 func childEnv(r Role, o SpawnOptions) []string {
-	env := []string{envRole + "=" + r.Name, envName + "=" + o.Name, "GOTRACEBACK=single"}
+	env := []string{
+		envRole + "=" + r.Name, envName + "=" + o.Name, "GOTRACEBACK=single",
+		// A heap of one megabyte must not cost four because the host backs it
+		// with huge pages. Guest memory asks for them by itself.
+		"GODEBUG=disablethp=1",
+	}
 	if o.Verbose {
 		env = append(env, envVerbose+"=1")
 	}
