@@ -40,7 +40,7 @@ func Main(m *testing.M) int {
 	var status int
 	var err error
 	if UsesHost() {
-		status, err = runHere()
+		status, err = runHere(Here)
 	} else if err = Available(); err != nil {
 		return unavailable(err)
 	} else {
@@ -63,9 +63,32 @@ func unavailable(err error) int {
 	return 0
 }
 
+// MainHere is the body of a TestMain whose tests of the whole program need root
+// and no stock guests: they run on this host whatever its KVM is, as Here has it.
+func MainHere(m *testing.M) int {
+	flag.Parse()
+	if os.Getenv(hereVar) == "1" || flag.Lookup("test.list").Value.String() != "" {
+		return m.Run()
+	}
+	if uid := os.Geteuid(); uid != 0 {
+		if testenv.Required("T1", "T2") {
+			fmt.Printf("%s requires T1/T2: needs root, runs as uid %d\nFAIL\n", testenv.RequireVar, uid)
+			return 1
+		}
+		fmt.Printf("SKIP: needs root, runs as uid %d\n", uid)
+		return 0
+	}
+	status, err := runHere(inNamespaces)
+	if err != nil {
+		fmt.Printf("%v\nFAIL\n", err)
+		return 1
+	}
+	return status
+}
+
 // runHere runs this binary again, beside the usual paths of this host, with
 // vmd and vmctl.
-func runHere() (int, error) {
+func runHere(run func(context.Context, Options) (int, error)) (int, error) {
 	root, err := ModuleRoot()
 	if err != nil {
 		return 0, err
@@ -88,10 +111,12 @@ func runHere() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return Here(context.Background(), Options{
-		Command: append([]string{self}, os.Args[1:]...),
+	timeout := testTimeout()
+	return run(context.Background(), Options{
+		Command: append([]string{self}, innerFlags(os.Args[1:], timeout-graceOutside)...),
 		Env:     []string{ProgramsVar + "=" + dir},
 		Stdout:  os.Stdout,
+		Timeout: timeout,
 	})
 }
 
@@ -126,6 +151,11 @@ func labOptions(root, dir string) (Options, error) {
 	if o.Files, err = BuildPrograms(root, dir); err != nil {
 		return o, err
 	}
+	examples, err := FilesBelow(filepath.Join(root, "etc"), "/src/etc")
+	if err != nil {
+		return o, err
+	}
+	o.Files = append(o.Files, examples...)
 	var binaries []string
 	for _, pkg := range wantedPackages(flag.Lookup("test.run").Value.String()) {
 		files, name, err := BuildTest(root, pkg, dir)
