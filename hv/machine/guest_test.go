@@ -18,7 +18,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // deadline is far beyond what any of these guests needs.
-const deadline = 30 * time.Second
+const deadline = 2 * time.Minute
 
 // codeAt is where raw guests start, in real mode.
 const codeAt = 0x1000
