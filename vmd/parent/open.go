@@ -3,6 +3,7 @@ package parent
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"vmd/internal/cgroup"
@@ -18,7 +19,6 @@ type opener struct {
 	ids     ids
 	socket  string
 	cgroups *cgroup.Tree
-	root    bool // the request was root's
 
 	files   []named
 	disks   []vmop.DiskArg
@@ -112,7 +112,7 @@ func (o *opener) openDisks() error {
 // addBases adds the images below the one in top. A client opens the image
 // itself, but what that names is opened here, so it must be root.
 func (o *opener) addBases(arg *vmop.DiskArg, top *os.File, path, name string) error {
-	if o.run.given[name] != nil && !o.root {
+	if o.run.given[name] != nil && !o.run.root {
 		h, err := imageHeader(top)
 		if err != nil {
 			return &coded{vmop.ErrDisk, fmt.Errorf("disk %q: %w", path, err)}
@@ -120,6 +120,7 @@ func (o *opener) addBases(arg *vmop.DiskArg, top *os.File, path, name string) er
 		if h.BackingName != "" {
 			return code(vmop.ErrDisk, "disk %q: an image with a base must be named in vm.conf", path)
 		}
+		return nil // and whatever the client writes into it from now on
 	}
 	bases, err := openBases(top, path)
 	for i, f := range bases {
@@ -132,7 +133,7 @@ func (o *opener) addBases(arg *vmop.DiskArg, top *os.File, path, name string) er
 // openOne adds the file called name: the one a client gave, or the one at path.
 func (o *opener) openOne(name, path string, k kind) error {
 	if f := o.run.given[name]; f != nil {
-		if err := k.take(f, path, o.root); err != nil {
+		if err := k.take(f, path, o.run.root); err != nil {
 			return err
 		}
 		c, err := dup(f)
@@ -141,6 +142,10 @@ func (o *opener) openOne(name, path string, k kind) error {
 		}
 		o.add(name, c)
 		return nil
+	}
+	if slices.Contains(o.run.names, name) {
+		// Its path is a stranger's word, and we are root.
+		return code(k.code, "%s %q was opened by a client, and is lost with the vmd that it gave it to", k.what, path)
 	}
 	f, err := k.open(path)
 	if err != nil {

@@ -75,6 +75,7 @@ func (p *parent) apply(c *config.Config, r readConfig) {
 	if load {
 		c = p.cfg.With(c)
 	}
+	first := !p.applied
 	p.cfg, p.applied = c, true
 	if err := p.ownSocket(); err != nil {
 		p.log.Error().Err(err).Msg("control socket keeps its owner")
@@ -82,6 +83,9 @@ func (p *parent) apply(c *config.Config, r readConfig) {
 	p.setupPriv()
 	p.send("agentx", vmop.SNMPSetup, 0, p.snmpConfig())
 	p.step(registry.Configure{VMs: vms, Parallel: c.Parallel, Delay: c.Delay, Load: load, To: r.to})
+	if first {
+		p.send("agentx", vmop.SNMPLoaded, 0, nil)
+	}
 	p.lookAtImages(vms)
 	p.log.Info().Int("vms", len(c.VMs)).Int("switches", len(c.Switches)).Msg("configuration loaded")
 }

@@ -77,7 +77,9 @@ func (p *parent) startRole(r *role) error {
 			r.handle(m)
 		}
 	}, func(err error) {
-		proc.kill() // one that does not listen is of no use
+		if !p.leaving { // then it is we who closed the connection
+			proc.kill() // one that does not listen is of no use
+		}
 	})
 	go func() {
 		status := <-proc.exited

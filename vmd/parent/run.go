@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 
 	"vmd/internal/cgroup"
 	"vmd/internal/counters"
@@ -22,15 +23,19 @@ type run struct {
 	def  config.VM
 
 	given map[string]*os.File // by the client that started it
+	names []string            // of what it gave: none of that is opened by its path
+	root  bool                // nobody but root chose what is opened
 	tty   *tty
 	files []named // for the VM process; none any more once it has them
 	disks []vmop.DiskArg
 	nics  []nic
 	group *cgroup.Group
 
-	taps     int  // that priv still owes us
-	launched bool // vmm has been told
-	failed   bool // the registry has been told
+	opening  bool   // an opener is at work: nothing may be given back yet
+	cancel   *coded // why it is to fail when that is done
+	taps     int    // that priv still owes us
+	launched bool   // vmm has been told
+	failed   bool   // the registry has been told
 	pid      int
 
 	page      *counters.Reader
@@ -46,24 +51,36 @@ type named struct {
 
 // startVM begins a run.
 func (p *parent) startVM(a registry.StartVM) {
-	r := p.runs[a.ID]
-	if r == nil || !a.Again {
-		r = &run{given: map[string]*os.File{}}
-		if q := p.pending[a.From.Request]; q != nil {
-			for _, n := range a.Files {
-				r.given[n] = q.files[n]
-				delete(q.files, n)
-			}
-		}
+	next := &run{id: a.ID, uuid: a.UUID, def: a.Def, given: map[string]*os.File{}, names: a.Files, opening: true}
+	q := p.pending[a.From.Request]
+	switch r := p.runs[a.ID]; {
+	case a.Again && r != nil:
+		next.tty, next.root = r.tty, r.root
+		next.keep(r.given, a.Files)
+	case q != nil:
+		next.root = q.root
+		next.keep(q.files, a.Files)
+		q.files = nil
+	default:
+		next.root = a.From == (registry.Asker{}) && len(a.Files) == 0
 	}
-	next := &run{id: a.ID, uuid: a.UUID, def: a.Def, given: r.given, tty: r.tty}
 	p.runs[a.ID] = next
-	root := a.From.Request == 0 || p.pending[a.From.Request] != nil && p.pending[a.From.Request].root
-	o := opener{p: p.host, run: next, ids: p.ids, socket: p.paths.vmSocket(a.ID), cgroups: p.cgroups, root: root}
+	o := opener{p: p.host, run: next, ids: p.ids, socket: p.paths.vmSocket(a.ID), cgroups: p.cgroups}
 	go func() {
 		err := o.open()
 		p.loop.Post(func() { p.opened(next, &o, err) })
 	}()
+}
+
+// keep takes those of files over that names lists, and closes the others.
+func (r *run) keep(files map[string]*os.File, names []string) {
+	for n, f := range files {
+		if slices.Contains(names, n) {
+			r.given[n] = f
+		} else if f != nil {
+			go f.Close() // which may wait for whoever serves it
+		}
+	}
 }
 
 // opened goes on with a start once its files are open.
@@ -72,9 +89,10 @@ func (p *parent) opened(r *run, o *opener, err error) {
 	for path, im := range o.images {
 		p.images[path] = im
 	}
+	r.opening = false
 	switch {
-	case p.runs[r.id] != r || r.failed:
-		r.release(false)
+	case r.cancel != nil:
+		p.failRun(r, r.cancel.code, r.cancel.err)
 	case err != nil:
 		p.failRun(r, codeOf(err), err)
 	default:
@@ -105,15 +123,24 @@ func (p *parent) launch(r *run) {
 	}
 }
 
-// failRun tells the registry that a start came to nothing.
+// failRun tells the registry that a start came to nothing. While files are
+// being opened that has to wait: another start would find them locked.
 func (p *parent) failRun(r *run, c vmop.Code, err error) {
+	if r.opening {
+		r.cancel = &coded{c, err}
+		return
+	}
 	if r.failed {
 		return
 	}
 	r.failed = true
-	p.later(registry.VMEvent{Event: vmop.Event{
-		ID: r.id, Kind: vmop.EventFailed, Code: c, Detail: err.Error(), Time: counters.Monotonic(),
-	}})
+	p.loop.Post(func() {
+		if p.runs[r.id] == r {
+			p.step(registry.VMEvent{Event: vmop.Event{
+				ID: r.id, Kind: vmop.EventFailed, Code: c, Detail: err.Error(), Time: counters.Monotonic(),
+			}})
+		}
+	})
 }
 
 // stopVM ends a VM, or a start that has not got as far as a process.

@@ -36,7 +36,9 @@ func (p *parent) setupAgentX() {
 	for _, v := range p.reg.All() {
 		p.put(v)
 	}
-	p.send("agentx", vmop.SNMPLoaded, 0, nil)
+	if p.applied { // else the VMs of the configuration are yet to come
+		p.send("agentx", vmop.SNMPLoaded, 0, nil)
+	}
 }
 
 // publish tells agentx what a VM is now.
