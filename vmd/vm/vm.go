@@ -114,6 +114,10 @@ func (v *vm) run() error {
 	}
 	v.tell(vmop.EventStarted, 0, nil)
 	v.listen()
+	debug.FreeOSMemory() // what building the machine took
+	if err := trimProgram(); err != nil {
+		v.Log.Debug().Err(err).Msg("process stays larger than it need be")
+	}
 	v.Loop.Read(v.manager, v.handle, v.orphaned(v.manager))
 	go func() {
 		<-v.machine.Done()
