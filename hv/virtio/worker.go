@@ -89,6 +89,9 @@ func (w *Worker) Stop() { w.ask(ctlStop, func() bool { return w.ended }) }
 // Pause returns when the goroutine has come to rest. A nil Worker is at rest.
 func (w *Worker) Pause() { w.ask(ctlPause, func() bool { return w.parked || w.ended }) }
 
+// Poke has serve called, as a doorbell of the guest's would. It does not block.
+func (w *Worker) Poke() { w.q.bell.Ring() }
+
 // Resume lets a paused goroutine go on.
 func (w *Worker) Resume() { w.ask(ctlRun, func() bool { return true }) }
 

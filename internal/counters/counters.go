@@ -14,7 +14,7 @@ const (
 )
 
 // Version is what Page.Version holds. It changes with the layout.
-const Version = 1
+const Version = 2
 
 // Exit kinds, indexes into Page.Exits.
 const (
@@ -39,6 +39,18 @@ type Page struct {
 	VCPU [MaxVCPUs]uint64 // CPU time of each vCPU thread
 	Disk [MaxDisks]Disk
 	NIC  [MaxNICs]NIC
+
+	Guest Guest // since version 2
+}
+
+// Guest is memory as the driver of the guest's balloon sees it, in bytes. The
+// first three are 0 while there is no such driver.
+type Guest struct {
+	Total     uint64 // memory that the guest's kernel manages
+	Free      uint64 // of it, not used for anything
+	Available uint64 // of it, could be had without swapping
+	Balloon   uint64 // in the balloon
+	Reported  uint64 // given back as free, ever
 }
 
 // Disk counts what a guest asked of one disk. A request counts when it is

@@ -34,6 +34,10 @@ func TestWriterAndReaderShareThePage(t *testing.T) {
 	if got := r.VCPU(1); got != 7 {
 		t.Errorf("vcpu 1: got %d, want 7", got)
 	}
+	atomic.StoreUint64(&w.Guest.Reported, 9)
+	if got := r.Guest(); got != (Guest{Reported: 9}) {
+		t.Errorf("guest's memory: got %+v", got)
+	}
 	if !r.Valid() {
 		t.Error("page not valid")
 	}

@@ -37,6 +37,15 @@ func (r *Reader) Exits(kind int) uint64 {
 // Memory is how many bytes of guest memory are in use.
 func (r *Reader) Memory() uint64 { return atomic.LoadUint64(&r.page.Memory) }
 
+// Guest is what the guest says of its memory.
+func (r *Reader) Guest() Guest {
+	g := &r.page.Guest
+	return Guest{
+		Total: atomic.LoadUint64(&g.Total), Free: atomic.LoadUint64(&g.Free), Available: atomic.LoadUint64(&g.Available),
+		Balloon: atomic.LoadUint64(&g.Balloon), Reported: atomic.LoadUint64(&g.Reported),
+	}
+}
+
 // Disk returns the counters of disk i.
 func (r *Reader) Disk(i int) Disk {
 	if i < 0 || i >= MaxDisks {
