@@ -80,11 +80,27 @@ type StopRequest struct {
 	Timeout uint32 `cbor:"4,keyasint,omitempty"`
 }
 
-// WaitRequest is answered when the VM has stopped, however it was stopped.
+// WaitRequest is answered when what For says has come about, or after Timeout
+// seconds with ErrTimeout, or when the VM is not defined any more with
+// ErrNotFound.
 type WaitRequest struct {
-	VM      Ref    `cbor:"1,keyasint"`
-	Timeout uint32 `cbor:"2,keyasint,omitempty"` // seconds; 0: no limit
+	VM      Ref     `cbor:"1,keyasint"`
+	Timeout uint32  `cbor:"2,keyasint,omitempty"` // seconds; 0: no limit
+	For     WaitFor `cbor:"3,keyasint,omitempty"`
 }
+
+// WaitFor is what a client waits for.
+type WaitFor uint8
+
+// What there is to wait for. WaitEnd is the end of the run that is going on,
+// answered with how it ended; without a run it is ErrNotRunning. The others are
+// states: a VM that is in it already is answered for at once.
+const (
+	WaitEnd     WaitFor = iota
+	WaitRunning         // its guest runs
+	WaitStopped         // it has no process and is not about to get one
+	WaitCrashed         // its process died, or its machine failed
+)
 
 // ConsoleRequest asks for a connection to a VM's first serial port. The Result
 // carries a stream socket: what the guest sends comes out of it, beginning with

@@ -31,8 +31,10 @@ var clientTypes = []struct {
 	{Load, "Load", LoadRequest{}},
 	{Reload, "Reload", nil},
 	{Reset, "Reset", ResetRequest{}},
+	{Count, "Count", StatsRequest{}},
 	{Answer, "Answer", Result{}},
 	{Records, "Records", VMList{}},
+	{Counted, "Counted", StatsList{}},
 }
 
 // document is PROTOCOL.md: for each section, the rows of its tables.

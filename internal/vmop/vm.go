@@ -58,6 +58,11 @@ type VM struct {
 	Disks       []Disk   `cbor:"19,keyasint,omitempty"`
 	NICs        []NIC    `cbor:"20,keyasint,omitempty"`
 	Past        Totals   `cbor:"21,keyasint"` // counters of earlier runs
+
+	// Changes are the words of vm.conf that have another value in its
+	// definition than in this run: what a start would change.
+	Changes []string `cbor:"22,keyasint,omitempty"`
+	Limits  Limits   `cbor:"23,keyasint"`
 }
 
 // Disk is a disk or CD-ROM of a VM.
@@ -79,6 +84,16 @@ type NIC struct {
 	Switch      string  `cbor:"4,keyasint,omitempty"`
 	BridgeIndex int     `cbor:"5,keyasint,omitempty"`
 	Address     string  `cbor:"6,keyasint,omitempty"` // guest's address on a local interface
+	HostAddress string  `cbor:"7,keyasint,omitempty"` // host's address on it
+	Local       bool    `cbor:"8,keyasint,omitempty"`
+}
+
+// Limits bound what a VM takes from its host. Zero is no limit.
+type Limits struct {
+	CPUPercent int    `cbor:"1,keyasint,omitempty"` // of one CPU
+	MemoryHigh uint64 `cbor:"2,keyasint,omitempty"` // bytes; above it the VM is slowed down
+	IORead     uint64 `cbor:"3,keyasint,omitempty"` // bytes per second
+	IOWrite    uint64 `cbor:"4,keyasint,omitempty"` // bytes per second
 }
 
 // Totals are counters summed over all finished runs of a VM.

@@ -11,7 +11,8 @@ package vmop
 type Type uint16
 
 // What a client may ask. Each request is answered by one Result, which a List
-// precedes with any number of Records messages; all bear the request's id.
+// precedes with any number of Records messages and a Count with Counted ones;
+// all bear the request's id.
 const (
 	List    Type = 1  // ListRequest
 	Start   Type = 2  // StartRequest, descriptors as StartRequest.Files says
@@ -25,10 +26,12 @@ const (
 	Load    Type = 10 // LoadRequest
 	Reload  Type = 11 // no payload
 	Reset   Type = 12 // ResetRequest
+	Count   Type = 20 // StatsRequest
 
 	// What a client is answered.
 	Answer  Type = 64 // Result
 	Records Type = 65 // VMList
+	Counted Type = 66 // StatsList
 )
 
 // Between parent and control.

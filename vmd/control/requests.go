@@ -30,6 +30,7 @@ const maxFiles = 7
 // requests is everything that a client can ask for.
 var requests = map[vmop.Type]rule{
 	vmop.List:    {anyone, 0, 5, payload[vmop.ListRequest]},
+	vmop.Count:   {anyone, 0, 5, payload[vmop.StatsRequest]},
 	vmop.Start:   {anyone, maxFiles, 5, payload[vmop.StartRequest]},
 	vmop.Stop:    {anyone, 0, 1, payload[vmop.StopRequest]},
 	vmop.Wait:    {anyone, 0, 1, payload[vmop.WaitRequest]},

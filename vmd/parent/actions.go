@@ -15,6 +15,8 @@ func (p *parent) do(a registry.Action) {
 		p.answer(a.To, a.Result)
 	case registry.Record:
 		p.record(a.To, a.VM)
+	case registry.Count:
+		p.count(a)
 	case registry.StartVM:
 		p.startVM(a)
 	case registry.StopVM:

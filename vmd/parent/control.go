@@ -20,7 +20,8 @@ type pending struct {
 	id     uint64 // the client's
 	root   bool
 	files  map[string]*os.File
-	list   []vmop.VM // of an answer to List, not sent yet
+	list   []vmop.VM    // of an answer to List, not sent yet
+	counts []vmop.Stats // likewise to Count
 }
 
 func (q *pending) close() {
@@ -114,7 +115,8 @@ const listRoom = 1024
 const listPause = 2 * time.Millisecond
 
 func (p *parent) ask(q registry.Request) {
-	if r := p.roles["control"]; q.Type == vmop.List && r.proc != nil && r.proc.conn.Queued() > listRoom {
+	long := q.Type == vmop.List || q.Type == vmop.Count
+	if r := p.roles["control"]; long && r.proc != nil && r.proc.conn.Queued() > listRoom {
 		p.loop.After(listPause, func() {
 			if p.pending[q.From.Request] != nil {
 				p.ask(q)
@@ -130,6 +132,8 @@ func decode(t vmop.Type, raw imsg.Raw) (any, error) {
 	switch t {
 	case vmop.List:
 		return decodeAs[vmop.ListRequest](raw)
+	case vmop.Count:
+		return decodeAs[vmop.StatsRequest](raw)
 	case vmop.Start:
 		return decodeAs[vmop.StartRequest](raw)
 	case vmop.Stop:
@@ -205,7 +209,11 @@ func (p *parent) record(to registry.Asker, v vmop.VM) {
 func (p *parent) flushList(q *pending) {
 	if len(q.list) > 0 {
 		p.reply(q, vmop.Records, vmop.VMList{VMs: q.list})
-		q.list = nil
+		q.list = q.list[:0]
+	}
+	if len(q.counts) > 0 {
+		p.reply(q, vmop.Counted, vmop.StatsList{VMs: q.counts})
+		q.counts = q.counts[:0]
 	}
 }
 

@@ -87,7 +87,7 @@ func (p *parent) planLocal(r *run, i int, n *nic) error {
 		return err
 	}
 	n.req.Address4 = host.String()
-	n.shown.Address = guest.Addr().String()
+	n.shown.Address, n.shown.Host = guest.Addr().String(), host.Addr().String()
 	n.arg.Local = &vmop.Local{
 		Host: host.Addr().As4(), Guest: guest.Addr().As4(),
 		HostName: hostName(r.def.Name), NetBoot: r.def.BootDevice == config.BootNet && i == 0,

@@ -22,6 +22,13 @@ type Record struct {
 	VM vmop.VM
 }
 
+// Count is one VM in the answer to a Count: the shell reads its counters.
+type Count struct {
+	To    Asker
+	Stats vmop.Stats // as far as the registry knows
+	PID   int
+}
+
 // StartVM has a VM started. The descriptors that Files names came with the
 // request of From, if it is not zero, else they are those of the run before.
 // With Again the guest has reset: the tty, and files that a client gave, are kept.
@@ -145,6 +152,7 @@ type TimerKey struct {
 
 func (Answer) action()         {}
 func (Record) action()         {}
+func (Count) action()          {}
 func (StartVM) action()        {}
 func (StopVM) action()         {}
 func (PauseVM) action()        {}

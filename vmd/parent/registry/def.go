@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"reflect"
 	"slices"
 
 	"vmd/internal/vmop"
@@ -16,20 +15,37 @@ func clone(d *config.VM) config.VM {
 	return c
 }
 
-// same reports whether a VM started from a would be the one started from b.
-// Whether it starts by itself, and where it is written, make no difference.
-func same(a, b *config.VM) bool {
-	x, y := clone(a), clone(b)
-	for _, d := range []*config.VM{&x, &y} {
-		d.File, d.Line, d.Enabled, d.OwnerSet = "", 0, false, false
-		if len(d.Disks) == 0 {
-			d.Disks = nil
-		}
-		if len(d.NICs) == 0 {
-			d.NICs = nil
+// changes are the words of vm.conf that have another value in a than in b, nil
+// if a VM started from one would be that started from the other. Whether it
+// starts by itself, and where it is written, make no difference.
+func changes(a, b *config.VM) []string {
+	var words []string
+	for _, f := range []struct {
+		word string
+		same bool
+	}{
+		{"memory", a.MemoryBytes == b.MemoryBytes},
+		{"cpus", a.CPUs == b.CPUs},
+		{"boot", a.Boot == b.Boot},
+		{"initrd", a.Initrd == b.Initrd},
+		{"cmdline", a.Cmdline == b.Cmdline},
+		{"boot device", a.BootDevice == b.BootDevice},
+		{"cdrom", a.CDROM == b.CDROM},
+		{"disk", slices.Equal(a.Disks, b.Disks)},
+		{"interface", slices.Equal(a.NICs, b.NICs) && a.MinNICs == b.MinNICs},
+		{"owner", a.Owner == b.Owner},
+		{"instance", a.Allow == b.Allow && a.Parent == b.Parent},
+		{"sev", a.SEV == b.SEV && a.SEVES == b.SEVES},
+		{"limit", a.Limits == b.Limits},
+		{"restart", a.Restart == b.Restart},
+		{"uuid", a.UUID == b.UUID},
+		{"os", a.OS == b.OS},
+	} {
+		if !f.same {
+			words = append(words, f.word)
 		}
 	}
-	return reflect.DeepEqual(x, y)
+	return words
 }
 
 // groupOf is the group of o as messages have it: -1 for none.

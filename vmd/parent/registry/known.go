@@ -49,6 +49,7 @@ type RunNIC struct {
 	IfIndex     int
 	BridgeIndex int
 	Address     string // the guest's, on a local interface
+	Host        string // the host's on it
 }
 
 type knownKey struct {

@@ -136,7 +136,7 @@ func (r *Registry) ended(v *vm, code vmop.Code, why string, crashed bool) {
 // told, and what is defined nowhere goes.
 func (r *Registry) settleGone(v *vm, res vmop.Result) {
 	r.publish(v)
-	r.answerWaiters(v, res)
+	r.answerWaiters(v, res, false)
 	lost := vmop.Result{Code: vmop.ErrNotRunning, Detail: "it has stopped"}
 	r.answerAll(v, &v.pausers, lost)
 	r.answerAll(v, &v.unpausers, lost)

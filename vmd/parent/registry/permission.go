@@ -46,6 +46,8 @@ func (r *Registry) request(q Request) {
 	switch b := q.Body.(type) {
 	case vmop.ListRequest:
 		r.list(q.From, b)
+	case vmop.StatsRequest:
+		r.count(q.From, b)
 	case vmop.StartRequest:
 		r.start(q, b)
 	case vmop.StopRequest:
@@ -90,21 +92,38 @@ func (r *Registry) target(q Request, ref vmop.Ref) *vm {
 
 // list answers with all VMs, or one. Everybody who can connect may see them.
 func (r *Registry) list(to Asker, b vmop.ListRequest) {
-	one := b.VM != vmop.Ref{}
-	found := false
-	for _, v := range r.order {
-		if one && v != r.find(b.VM) {
-			continue
+	r.each(to, b.VM, func(v *vm) {
+		if !b.Running || v.run != nil {
+			r.do(Record{To: to, VM: v.record()})
 		}
-		found = true
-		if b.Running && v.run == nil {
-			continue
+	})
+}
+
+// count answers with the counters of all VMs that run, or of one. They are no
+// secret: the subagent shows them too.
+func (r *Registry) count(to Asker, b vmop.StatsRequest) {
+	r.each(to, b.VM, func(v *vm) {
+		if v.run != nil && v.run.PID != 0 {
+			r.do(Count{To: to, PID: v.run.PID, Stats: vmop.Stats{
+				ID: v.known.ID, Name: v.def.Name, State: v.shown(), Started: int64(v.run.Started), CPUs: v.run.Def.CPUs,
+			}})
 		}
-		r.do(Record{To: to, VM: v.record()})
-	}
-	if one && !found {
-		r.refuse(to, nil, vmop.ErrNotFound, "no such VM")
-		return
+	})
+}
+
+// each calls f for the VM that ref names, or for all, and then answers.
+func (r *Registry) each(to Asker, ref vmop.Ref, f func(*vm)) {
+	if ref != (vmop.Ref{}) {
+		v := r.find(ref)
+		if v == nil {
+			r.refuse(to, nil, vmop.ErrNotFound, "no such VM")
+			return
+		}
+		f(v)
+	} else {
+		for _, v := range r.order {
+			f(v)
+		}
 	}
 	r.answer(to, vmop.Result{})
 }

@@ -141,7 +141,8 @@ func (m *model) drawRequest(t *rapid.T) {
 	case 5:
 		typ, body = vmop.Stop, vmop.StopRequest{VM: ref, Force: yes.Draw(t, "force"), Wait: yes.Draw(t, "wait"), Timeout: uint32(rapid.IntRange(0, 1).Draw(t, "limit"))}
 	case 6:
-		typ, body = vmop.Wait, vmop.WaitRequest{VM: ref, Timeout: uint32(rapid.IntRange(0, 1).Draw(t, "limit"))}
+		what := vmop.WaitFor(rapid.IntRange(0, 3).Draw(t, "for"))
+		typ, body = vmop.Wait, vmop.WaitRequest{VM: ref, For: what, Timeout: uint32(rapid.IntRange(0, 1).Draw(t, "limit"))}
 	case 7:
 		typ, body = rapid.SampledFrom([]vmop.Type{vmop.Pause, vmop.Unpause, vmop.Break}).Draw(t, "type"), vmop.VMRequest{VM: ref}
 	case 8:

@@ -78,11 +78,12 @@ type run struct {
 	adopting    bool // it had a process; nobody has said yet that it still has
 }
 
-// waiter is a client that waits for a VM's end.
+// waiter is a client that waits for a VM's end, or for a state of it.
 type waiter struct {
 	to      Asker
 	stop    bool // it asked for the end itself
 	timeout bool // a timer runs
+	what    vmop.WaitFor
 }
 
 // resetWait is a Reset to be answered when the VMs in ids have gone.
@@ -199,7 +200,11 @@ func (r *Registry) log(l Level, v *vm, msg, detail string) {
 	r.do(a)
 }
 
-func (r *Registry) publish(v *vm) { r.do(Publish{VM: v.record()}) }
+// publish makes a change of v known: to the subagent, and to who waits for it.
+func (r *Registry) publish(v *vm) {
+	r.do(Publish{VM: v.record()})
+	r.reached(v)
+}
 
 // find returns the VM that a request names, or nil.
 func (r *Registry) find(ref vmop.Ref) *vm {
@@ -225,6 +230,7 @@ func (r *Registry) remove(v *vm) {
 			break
 		}
 	}
+	r.answerWaiters(v, vmop.Result{Code: vmop.ErrNotFound, Detail: "it is not defined any more"}, true)
 	r.do(Disarm{Key: TimerKey{Kind: TimerRestart, ID: v.known.ID}})
 	r.do(Delete{ID: v.known.ID})
 	if v.forget {
@@ -255,11 +261,11 @@ func (v *vm) record() vmop.VM {
 	}
 	m := vmop.VM{
 		ID: v.known.ID, Name: def.Name, UUID: v.known.uuid(def), OSType: def.OS,
-		State: v.state, Admin: v.admin,
+		State: v.shown(), Admin: v.admin,
 		Autostart: v.persistent && v.def.Enabled, Persistent: v.persistent,
 		CPUs: def.CPUs, MemoryBytes: def.MemoryBytes,
 		OwnerUID: def.Owner.UID, OwnerGID: groupOf(&def.Owner),
-		LastExit: v.lastExit, Past: v.known.Past,
+		LastExit: v.lastExit, Past: v.known.Past, Limits: vmop.Limits(def.Limits),
 	}
 	for _, d := range def.Disks {
 		m.Disks = append(m.Disks, vmop.Disk{Path: d.Path, Format: d.Format.String(), Size: -1, Used: -1})
@@ -268,25 +274,34 @@ func (v *vm) record() vmop.VM {
 		m.Disks = append(m.Disks, vmop.Disk{Path: def.CDROM, Format: "raw", ReadOnly: true, CDROM: true, Size: -1, Used: -1})
 	}
 	for i, n := range def.NICs {
-		m.NICs = append(m.NICs, vmop.NIC{MAC: v.known.mac(def, i), Switch: n.Switch})
+		m.NICs = append(m.NICs, vmop.NIC{MAC: v.known.mac(def, i), Switch: n.Switch, Local: n.Local})
 	}
 	if v.run != nil {
-		v.run.fill(&m, v.persistent && !same(&v.def, &v.run.Base))
+		v.run.fill(&m)
+		if v.persistent {
+			m.Changes = changes(&v.def, &v.run.Base)
+			m.Changed = len(m.Changes) > 0
+		}
 	}
 	return m
 }
 
+// shown is v's state as clients see it: a guest's reset is no change of it.
+func (v *vm) shown() vmop.State {
+	if v.run != nil && v.run.resetting {
+		return vmop.Running
+	}
+	return v.state
+}
+
 // fill adds to m what is true of a VM while it runs.
-func (r *run) fill(m *vmop.VM, changed bool) {
-	m.PID, m.TTY, m.Started, m.Changed = r.PID, r.TTY, int64(r.Started), changed
+func (r *run) fill(m *vmop.VM) {
+	m.PID, m.TTY, m.Started = r.PID, r.TTY, int64(r.Started)
 	for i := range m.NICs {
 		if i < len(r.NICs) {
 			n := r.NICs[i]
 			m.NICs[i].Tap, m.NICs[i].IfIndex = n.Tap, n.IfIndex
-			m.NICs[i].BridgeIndex, m.NICs[i].Address = n.BridgeIndex, n.Address
+			m.NICs[i].BridgeIndex, m.NICs[i].Address, m.NICs[i].HostAddress = n.BridgeIndex, n.Address, n.Host
 		}
-	}
-	if r.resetting {
-		m.State = vmop.Running // a guest's reset is no change of its state
 	}
 }

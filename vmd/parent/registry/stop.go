@@ -46,7 +46,7 @@ func (r *Registry) stopRunning(q Request, m vmop.StopRequest, v *vm) {
 		r.sendStop(v)
 	}
 	if m.Wait || m.Force {
-		r.addWaiter(v, q.From, m.Timeout, true)
+		r.addWaiter(v, q.From, m.Timeout, waiter{stop: true})
 		return
 	}
 	r.answer(q.From, vmop.Result{ID: v.known.ID, Name: v.def.Name})
@@ -72,55 +72,6 @@ func (r *Registry) sendStop(v *vm) {
 	}
 	r.do(StopVM{ID: v.known.ID, Force: v.run.force})
 	r.publish(v)
-}
-
-// wait answers when a VM has stopped, however it was stopped.
-func (r *Registry) wait(q Request, m vmop.WaitRequest) {
-	v := r.target(q, m.VM)
-	switch {
-	case v == nil:
-	case v.run == nil:
-		r.refuse(q.From, v, vmop.ErrNotRunning, "it is not running")
-	default:
-		r.addWaiter(v, q.From, m.Timeout, false)
-	}
-}
-
-func (r *Registry) addWaiter(v *vm, to Asker, seconds uint32, stop bool) {
-	v.waiters = append(v.waiters, waiter{to: to, stop: stop, timeout: seconds > 0})
-	if seconds > 0 {
-		r.do(Arm{Key: TimerKey{Kind: TimerWait, Asker: to}, After: time.Duration(seconds) * time.Second})
-	}
-}
-
-// waitedEnough answers a client that set a limit to its waiting.
-func (r *Registry) waitedEnough(to Asker) {
-	for _, v := range r.order {
-		for i, w := range v.waiters {
-			if w.to == to && w.timeout {
-				v.waiters = append(v.waiters[:i:i], v.waiters[i+1:]...)
-				r.refuse(to, v, vmop.ErrTimeout, "it has not stopped yet")
-				return
-			}
-		}
-	}
-}
-
-// answerWaiters tells v's waiters how it ended. One that asked for the end got
-// what it asked for.
-func (r *Registry) answerWaiters(v *vm, res vmop.Result) {
-	res.ID, res.Name = v.known.ID, v.def.Name
-	for _, w := range v.waiters {
-		if w.timeout {
-			r.do(Disarm{Key: TimerKey{Kind: TimerWait, Asker: w.to}})
-		}
-		a := res
-		if w.stop {
-			a.Code = vmop.OK
-		}
-		r.answer(w.to, a)
-	}
-	v.waiters = nil
 }
 
 // ShutdownTime is how long guests may take to shut down when vmd ends. It
@@ -152,6 +103,9 @@ func (r *Registry) shutdown(force bool) {
 func (r *Registry) mayQuit() {
 	if r.down && !r.quit && len(r.Alive()) == 0 {
 		r.quit = true
+		for _, v := range r.order { // for what will not come any more
+			r.answerWaiters(v, vmop.Result{Code: vmop.ErrUnavailable, Detail: "vmd is ending"}, true)
+		}
 		r.do(Disarm{Key: TimerKey{Kind: TimerShutdown}})
 		r.do(Quit{})
 	}
