@@ -100,7 +100,7 @@ type host struct {
 // when it cannot start.
 func Run(o Options) error {
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGHUP, unix.SIGTERM, unix.SIGINT, unix.SIGCHLD)
+	signal.Notify(signals, unix.SIGHUP, unix.SIGTERM, unix.SIGINT, unix.SIGUSR2, unix.SIGCHLD)
 	signal.Ignore(unix.SIGUSR1, unix.SIGPIPE)
 	defer signal.Stop(signals)
 	unix.Umask(0o077)
@@ -223,6 +223,11 @@ func (p *parent) signal(s os.Signal) {
 		again := p.ending
 		p.ending = true
 		p.step(registry.Shutdown{Force: again})
+	case syscall.SIGUSR2:
+		p.log.Info().Msg("leaving guests to the next vmd")
+		p.dirty = true
+		p.saveState()
+		p.endRoles()
 	case syscall.SIGCHLD:
 		p.reap()
 	}
