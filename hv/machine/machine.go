@@ -60,7 +60,7 @@ type Config struct {
 
 	// Counters are where to count for each vCPU; none or fewer than CPUs will
 	// do. Sampled is called each time the vCPUs' times have been brought up to
-	// date, about once a second; it may be nil.
+	// date, about once a second while it runs; it may be nil.
 	Counters []VCPUCounters
 	Sampled  func()
 }
@@ -261,14 +261,18 @@ func (m *Machine) Start() error {
 
 // supervise sees the run to its end.
 func (m *Machine) supervise() {
-	stop := make(chan struct{})
-	go m.sampleUntil(stop)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		m.sampleUntil(stop)
+		close(stopped)
+	}()
 	m.mu.Lock()
 	for m.alive > 0 {
 		m.changed.Wait()
 	}
 	m.mu.Unlock()
 	close(stop)
+	<-stopped     // it looks at what Close frees
 	m.pci.Reset() // devices end what they have in flight
 	m.board.close()
 	close(m.done)

@@ -3,7 +3,6 @@ package vm
 import (
 	"errors"
 	"os"
-	"sync/atomic"
 
 	"github.com/rs/zerolog"
 
@@ -72,7 +71,7 @@ func (v *vm) config(kvm *os.File) machine.Config {
 		ButtonSeen:   func() { v.Loop.Post(v.noticed) },
 		Panicked:     func() { v.Log.Warn().Msg("guest reports that it crashed") },
 		Warn:         v.warner(),
-		Sampled:      func() { atomic.StoreUint64(&v.page.Updated, uint64(counters.Monotonic())) },
+		Sampled:      v.sampler(),
 	}
 	for i := range min(v.spec.CPUs, counters.MaxVCPUs) {
 		k := machine.VCPUCounters{Time: &v.page.VCPU[i]}

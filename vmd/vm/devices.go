@@ -39,6 +39,7 @@ func (v *vm) addDevices() error {
 	}
 	return errors.Join(
 		v.machine.AddVirtio(slotRNG, "viornd0", viornd.New()),
+		v.addBalloon(),
 		v.addControl(),
 	)
 }

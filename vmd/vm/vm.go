@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"vmd/hv/machine"
+	"vmd/hv/virtio/viomb"
 	"vmd/hv/virtio/vmmci"
 	"vmd/internal/counters"
 	"vmd/internal/imsg"
@@ -48,6 +49,7 @@ type vm struct {
 	page    *counters.Page
 	machine *machine.Machine
 	control *vmmci.Device
+	balloon *viomb.Device
 	console *console
 	started int64
 	state   vmop.State
