@@ -24,7 +24,7 @@ var guestDHCP string
 // guestModules are what a guest loads: disks, networks, entropy, and the
 // power button with the events of /dev/input that acpid reads.
 var guestModules = []string{"virtio_pci", "virtio_blk", "virtio_net", "virtio_rng",
-	"virtio_scsi", "sr_mod", "isofs", "evdev", "button"}
+	"virtio_balloon", "virtio_scsi", "sr_mod", "isofs", "evdev", "button"}
 
 // buildGuests writes the files for guests to dir.
 func buildGuests(k *kernel, dir string) error {

@@ -26,11 +26,17 @@ func UsesHost() bool { return testenv.RealKVM() && os.Geteuid() == 0 }
 // where a vmd finds its usual paths empty, and the users of the lab. Of o it
 // heeds Command, Env, Stdout and Timeout.
 func Here(ctx context.Context, o Options) (int, error) {
-	unshare, err := lookTool("unshare")
+	guests, err := Guests()
 	if err != nil {
 		return 0, err
 	}
-	guests, err := Guests()
+	o.Env = append([]string{GuestsVar + "=" + guests}, o.Env...)
+	return inNamespaces(ctx, o)
+}
+
+// inNamespaces is Here without the files for guests.
+func inNamespaces(ctx context.Context, o Options) (int, error) {
+	unshare, err := lookTool("unshare")
 	if err != nil {
 		return 0, err
 	}
@@ -54,7 +60,7 @@ func Here(ctx context.Context, o Options) (int, error) {
 		defer cancel()
 	}
 	cmd := exec.CommandContext(ctx, unshare, append([]string{"--mount", "--net", "sh", "-c", here, "here.sh", dir}, o.Command...)...)
-	cmd.Env = append(append(os.Environ(), hereVar+"=1", GuestsVar+"="+guests), o.Env...)
+	cmd.Env = append(append(os.Environ(), hereVar+"=1"), o.Env...)
 	cmd.Stdout, cmd.Stderr = o.Stdout, o.Stdout
 	cmd.WaitDelay = 5 * time.Second
 	err = cmd.Run()

@@ -13,6 +13,9 @@ mount --make-rprivate /
 mkdir -p /var/lib/vmd
 mount -t tmpfs -o mode=755 tmpfs /var/lib/vmd
 mount -t tmpfs -o mode=755 tmpfs /run
+# Terminals of its own, so that their numbers are nobody else's.
+mount -t devpts -o newinstance,gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+[ -L /dev/ptmx ] || mount --bind /dev/pts/ptmx /dev/ptmx
 mount -t sysfs sysfs /sys 2>/dev/null || true
 mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || true
 for name in passwd group subuid subgid; do
