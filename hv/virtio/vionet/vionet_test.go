@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,9 +17,15 @@ import (
 	"vmd/hv/virtio/vionet"
 	"vmd/hv/virtio/virtiopci"
 	"vmd/hv/virtio/virtiotest"
+	"vmd/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if testenv.InLab() { // which is slow: there only what needs its kernel
+		flag.Set("test.run", "Vhost")
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var mac = [6]byte{0xfe, 0xe1, 0xbb, 1, 2, 3}
 
