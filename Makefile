@@ -17,7 +17,7 @@ FUZZTIME   ?= 1m
 # What the tests use. The lab needs the first two lines.
 PACKAGES = qemu-system-x86 seabios linux-image-cloud-amd64 busybox-static \
 	e2fsprogs kmod iproute2 \
-	qemu-utils snmpd snmp snmptrapd nftables cpio mandoc
+	qemu-utils snmpd snmp snmptrapd nftables cpio mandoc grub-common grub-pc-bin
 
 # Packages that keep a processor busy for long; they run alone, at the end.
 LAST = ./e2e
