@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,9 +9,7 @@ import (
 	"time"
 
 	"vmd/hv/boot"
-	"vmd/hv/disk"
 	"vmd/hv/pci"
-	"vmd/hv/virtio/vioblk"
 	"vmd/hv/virtio/viornd"
 	"vmd/internal/testenv"
 )
@@ -190,57 +187,5 @@ func TestStockKernelSeesMachine(t *testing.T) {
 			t.Fatal("the guest does not listen to the power button")
 		}
 	}
-	end(t, s.Machine, PowerOff)
-}
-
-// smallDisk is a disk of 2 MiB with a line of text at its start and its end.
-func smallDisk(t *testing.T) disk.Image {
-	t.Helper()
-	f, err := os.CreateTemp(t.TempDir(), "disk")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(f.Truncate(2<<20), at(f, 0, "first\n"), at(f, 2<<20-512, "last\n")); err != nil {
-		t.Fatal(err)
-	}
-	img, err := disk.NewRaw(f, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { img.Close() })
-	return img
-}
-
-func at(f *os.File, off int64, text string) error {
-	_, err := f.WriteAt([]byte(text), off)
-	return err
-}
-
-// TestStockKernelWithLegacyDevices has Linux fall back to its legacy driver: the
-// functions have no capabilities.
-func TestStockKernelWithLegacyDevices(t *testing.T) {
-	testenv.NeedRealKVM(t)
-	blk, err := vioblk.New(smallDisk(t), vioblk.Config{Serial: "old"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := bootStockWith(t, "vmlinux", 1, "", func(m *Machine) error {
-		return errors.Join(
-			m.AddLegacy(pci.SlotRNG, "viornd0", viornd.New(), pci.ID{}),
-			m.AddLegacy(pci.SlotDisk, "vioblk0", blk, pci.ID{}),
-		)
-	})
-	for line, want := range map[string]string{
-		"run dd if=/dev/hwrng bs=48 count=1 2>/dev/null | wc -c": "48",
-		"run head -n1 /dev/vda":                                  "first",
-		"run tail -c512 /dev/vda | head -n1":                     "last",
-		"run cat /sys/block/vda/serial":                          "old",
-		"run cat /sys/bus/pci/devices/0000:00:04.0/device":       "0x1001",
-		"run echo new | dd of=/dev/vda bs=512 seek=1 conv=fsync 2>/dev/null; dd if=/dev/vda bs=512 skip=1 count=1 iflag=direct 2>/dev/null | head -n1": "new",
-	} {
-		s.say(line)
-		s.wait(t, want)
-	}
-	s.say("poweroff")
 	end(t, s.Machine, PowerOff)
 }
