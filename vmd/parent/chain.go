@@ -12,8 +12,8 @@ import (
 )
 
 // baseFile is an image that others are based on: only read, by any number of
-// VMs, and so not locked.
-var baseFile = kind{what: "base image", code: vmop.ErrDisk, block: true}
+// VMs, while none may write to it.
+var baseFile = kind{what: "base image", code: vmop.ErrDisk, share: true, block: true, plain: true}
 
 // openBases opens the images below the one in top, whose path is path, in
 // order. What an image names as its base is the word of whoever last wrote the

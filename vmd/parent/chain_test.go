@@ -43,9 +43,15 @@ func TestBases(t *testing.T) {
 
 	overlay("loop", "loop2")
 	overlay("loop2", "loop")
+	makeImage(t, in("busy"), qcow2.Options{Size: size})
+	busy, err := diskFile.open(in("busy")) // some VM's own disk
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
 	for _, tt := range []struct {
 		path  string
-		bases int // -1: refused
+		bases int // -1: refused; -2: locked
 	}{
 		{in("base"), 0},
 		{overlay("beside", "base"), 1},
@@ -57,6 +63,7 @@ func TestBases(t *testing.T) {
 		{overlay("throughlink", "link"), -1},
 		{overlay("missing", "nowhere"), -1},
 		{overlay("device", "/dev/zero"), -1},
+		{overlay("neighbour", "busy"), -2},
 		{overlay("textual", "text"), -1},
 		{in("loop"), -1},
 	} {
@@ -69,7 +76,11 @@ func TestBases(t *testing.T) {
 		if err == nil && len(bases) != tt.bases {
 			t.Errorf("%s: %d bases, want %d", filepath.Base(tt.path), len(bases), tt.bases)
 		}
-		if err != nil && (tt.bases >= 0 || codeOf(err) != vmop.ErrDisk || bases != nil) {
+		want := vmop.ErrDisk
+		if tt.bases == -2 {
+			want = vmop.ErrDiskLocked
+		}
+		if err != nil && (tt.bases >= 0 || codeOf(err) != want || bases != nil) {
 			t.Errorf("%s: %v (%v), %d files left open", filepath.Base(tt.path), err, codeOf(err), len(bases))
 		}
 		closeAll(bases)

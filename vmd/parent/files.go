@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -48,7 +49,9 @@ type kind struct {
 	what  string    // as vm.conf calls it
 	code  vmop.Code // if it is not to be had
 	write bool      // and nobody else may use it
+	share bool      // nobody may write to it
 	block bool      // a block device will do
+	plain bool      // its path has no symbolic link in it any more
 }
 
 var (
@@ -64,6 +67,9 @@ func (k *kind) open(path string) (*os.File, error) {
 	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK, Resolve: unix.RESOLVE_NO_MAGICLINKS}
 	if k.write {
 		how.Flags = how.Flags&^unix.O_ACCMODE | unix.O_RDWR
+	}
+	if k.plain {
+		how.Resolve |= unix.RESOLVE_NO_SYMLINKS
 	}
 	fd, err := unix.Openat2(unix.AT_FDCWD, path, &how)
 	if err != nil {
@@ -110,10 +116,19 @@ func (k *kind) check(f *os.File, block bool) error {
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFL, 0); err != nil { // no O_NONBLOCK from here on
 		return &coded{k.code, fmt.Errorf("%s: %w", k.what, err)}
 	}
-	if !k.write {
+	return k.lock(f)
+}
+
+// lock locks f for as long as any copy of the descriptor is open.
+func (k *kind) lock(f *os.File) error {
+	how := unix.LOCK_NB | unix.LOCK_EX
+	switch {
+	case k.share:
+		how = unix.LOCK_NB | unix.LOCK_SH
+	case !k.write:
 		return nil
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err := unix.Flock(int(f.Fd()), how)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return code(vmop.ErrDiskLocked, "%s %q: it is in use by another VM or program", k.what, f.Name())
 	}
@@ -138,6 +153,7 @@ type image struct {
 	format     string // "raw", "qcow2", "block"
 	size, used int64  // bytes; -1 where unknown
 	dev        uint64 // of the file system, or the device itself
+	id         fileID
 }
 
 // inspect looks at an open image. want is what its definition says.
@@ -146,7 +162,7 @@ func inspect(f *os.File, want config.Format) (image, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return image{}, err
 	}
-	im := image{format: "raw", size: st.Size, used: st.Blocks * 512, dev: st.Dev}
+	im := image{format: "raw", size: st.Size, used: st.Blocks * 512, dev: st.Dev, id: identify(f)}
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
 		n, err := f.Seek(0, 2)
 		if err != nil {
@@ -178,13 +194,17 @@ func (im *image) parameter() string {
 	return im.format
 }
 
-// checkMemory refuses a VM that can never have the memory it is defined with.
-func checkMemory(want uint64) error {
+// hostMemory is the memory of the host in bytes.
+func hostMemory() uint64 {
 	var si unix.Sysinfo_t
 	if err := unix.Sysinfo(&si); err != nil {
-		return nil
+		return math.MaxUint64
 	}
-	have := si.Totalram * uint64(si.Unit)
+	return si.Totalram * uint64(si.Unit)
+}
+
+// checkMemory refuses a VM that can never have the memory it is defined with.
+func checkMemory(want, have uint64) error {
 	if want > have {
 		return code(vmop.ErrMemory, "%d MiB of memory are defined, the host has %d MiB", want>>20, have>>20)
 	}

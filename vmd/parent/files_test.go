@@ -137,8 +137,10 @@ func TestInspect(t *testing.T) {
 }
 
 func TestCheckMemory(t *testing.T) {
-	if err := checkMemory(1 << 20); err != nil {
+	if err := checkMemory(1<<20, hostMemory()); err != nil {
 		t.Error(err)
 	}
-	wantError(t, checkMemory(1<<60), vmop.ErrMemory, "1099511627776 MiB")
+	err := checkMemory(64<<20, 32<<20)
+	wantError(t, err, vmop.ErrMemory, "64 MiB")
+	wantError(t, err, vmop.ErrMemory, "32 MiB")
 }

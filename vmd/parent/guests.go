@@ -121,7 +121,7 @@ func (p *parent) adoptVM(id uint32, pid int) {
 	}
 	os.Remove(path)
 	p.later(registry.VMEvent{Event: vmop.Event{
-		ID: id, Kind: vmop.EventCrashed, Detail: "its process is gone", PID: pid, Time: counters.Monotonic(),
+		ID: id, Kind: vmop.EventCrashed, Code: vmop.ErrUnavailable, Detail: "its process is gone", PID: pid, Time: counters.Monotonic(),
 	}})
 	p.loop.Post(func() { p.settled(id) })
 }

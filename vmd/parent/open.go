@@ -26,6 +26,8 @@ type opener struct {
 	group   *cgroup.Group
 	images  map[string]image
 	devices []uint64
+	raw     rawDisks
+	warn    []string
 }
 
 func (o *opener) add(name string, f *os.File) { o.files = append(o.files, named{name, f}) }
@@ -35,7 +37,7 @@ func (o *opener) add(name string, f *os.File) { o.files = append(o.files, named{
 func (o *opener) open() error {
 	o.tty = o.run.tty
 	o.images = map[string]image{}
-	if err := checkMemory(o.run.def.MemoryBytes); err != nil {
+	if err := checkMemory(o.run.def.MemoryBytes, o.p.memory); err != nil {
 		return err
 	}
 	for _, step := range []func() error{o.openKVM, o.openBoot, o.openCDROM, o.openDisks, o.openTTY, o.openSocket} {
@@ -157,6 +159,10 @@ func (o *opener) openOne(name, path string, k kind) error {
 
 func (o *opener) inspect(f *os.File, path string, want config.Format) (image, error) {
 	im, err := inspect(f, want)
+	if err == nil && want == config.FormatAuto && im.format == "qcow2" && o.raw.has(path, im.id) {
+		o.warn = append(o.warn, fmt.Sprintf("disk %q: it was raw and now looks like qcow2; used as raw unless vm.conf says its format", path))
+		im, err = inspect(f, config.FormatRaw)
+	}
 	if err != nil {
 		return im, &coded{vmop.ErrDisk, fmt.Errorf("disk %q: %w", path, err)}
 	}

@@ -76,6 +76,7 @@ type parent struct {
 	runs    map[uint32]*run
 	taps    map[uint64]*tapWait
 	images  map[string]image // what is known of disks, by path
+	raw     rawDisks
 	timers  map[registry.TimerKey]*privsep.Timer
 	reading []readConfig // the first is being read
 
@@ -94,6 +95,7 @@ type parent struct {
 type host struct {
 	openKVM func() (*os.File, error)
 	openTTY func(*config.Owner) (*tty, error)
+	memory  uint64 // bytes
 }
 
 // Run is the daemon. It returns when all guests have ended after SIGTERM, or
@@ -148,7 +150,7 @@ func newParent(o Options) *parent {
 		started:  counters.Monotonic(),
 		prefix6:  randomPrefix(),
 	}
-	p.host = host{openKVM: p.openKVM, openTTY: openTTY}
+	p.host = host{openKVM: p.openKVM, openTTY: openTTY, memory: hostMemory()}
 	return p
 }
 

@@ -65,7 +65,7 @@ func (p *parent) startVM(a registry.StartVM) {
 		next.root = a.From == (registry.Asker{}) && len(a.Files) == 0
 	}
 	p.runs[a.ID] = next
-	o := opener{p: p.host, run: next, ids: p.ids, socket: p.paths.vmSocket(a.ID), cgroups: p.cgroups}
+	o := opener{p: p.host, run: next, ids: p.ids, socket: p.paths.vmSocket(a.ID), cgroups: p.cgroups, raw: p.raw}
 	go func() {
 		err := o.open()
 		p.loop.Post(func() { p.opened(next, &o, err) })
@@ -88,6 +88,10 @@ func (p *parent) opened(r *run, o *opener, err error) {
 	r.files, r.disks, r.tty, r.group = o.files, o.disks, o.tty, o.group
 	for path, im := range o.images {
 		p.images[path] = im
+	}
+	p.rememberRaw(o.images)
+	for _, w := range o.warn {
+		p.log.Warn().Str("vm", r.def.Name).Msg(w)
 	}
 	r.opening = false
 	switch {

@@ -170,6 +170,7 @@ func (p *parent) lookAtImages(vms []config.VM) {
 
 // foundImages takes note of sizes, and publishes the VMs that have got others.
 func (p *parent) foundImages(found map[string]image) {
+	p.rememberRaw(found)
 	news := map[string]bool{}
 	for path, im := range found {
 		if p.images[path] != im {

@@ -12,6 +12,7 @@ import (
 type savedState struct {
 	BootID string
 	registry.State
+	Raw rawDisks
 }
 
 // loadState makes the registry of what was saved.
@@ -27,6 +28,7 @@ func (p *parent) loadState() error {
 	if s.BootID != bootID() {
 		s.Runs = nil
 	}
+	p.raw = s.Raw
 	p.reg = registry.New(s.State, rand.Reader)
 	return nil
 }
@@ -45,7 +47,7 @@ func (p *parent) saveState() {
 		return
 	}
 	p.dirty = false
-	if err := statefile.Save(p.paths.stateFile(), savedState{bootID(), p.reg.State()}); err != nil {
+	if err := statefile.Save(p.paths.stateFile(), savedState{bootID(), p.reg.State(), p.raw}); err != nil {
 		p.log.Error().Err(err).Msg("state not saved")
 	}
 }
