@@ -45,8 +45,8 @@ func vhostWorkers() (n int) {
 	return n
 }
 
-// Two guests, one with a locked address, on a switch of large frames; one of
-// them has a local interface too, and one whose cable is pulled.
+// Two guests, one with a locked address, on a switch of large frames; the other
+// has two CPUs, a local interface too, and one whose cable is pulled.
 func TestNetwork(t *testing.T) {
 	testenv.KVM(t)
 	testenv.NeedRealKVM(t)
@@ -57,7 +57,7 @@ switch "lan" {
 	interface `+testBridge+`
 }
 `+netGuest(t, "a", "ip=10.99.0.1/24", `interface { switch "lan" locked lladdr fe:e1:bb:d1:99:01 group "dmz" }`)+
-		netGuest(t, "b", "ip=10.99.0.2/24 ip1=dhcp",
+		netGuest(t, "b", "ip=10.99.0.2/24 ip1=dhcp", "cpus 2",
 			`interface { switch "lan" }`, `local interface`, `interface tap { down }`))
 	d.Await("a", "running")
 	d.Await("b", "running")
@@ -108,6 +108,13 @@ switch "lan" {
 			t.Errorf("carriers of eth2 and eth0: %q", got)
 		}
 	})
+	t.Run("a pair of queues for each CPU", func(t *testing.T) {
+		for _, eth := range []string{"eth0", "eth1"} {
+			if got := b.Command("run ls /sys/class/net/" + eth + "/queues"); strings.Join(strings.Fields(got), " ") != "rx-0 rx-1 tx-0 tx-1" {
+				t.Errorf("queues of %s: %q", eth, got)
+			}
+		}
+	})
 	t.Run("groups", func(t *testing.T) {
 		tapA := d.Row("a").Interfaces[0].Tap
 		if got := hostTool(t, "nft", "list", "set", "inet", "vmd", "dmz"); strings.Count(got, `"`) != 2 || !strings.Contains(got, `"`+tapA+`"`) {
@@ -121,9 +128,10 @@ switch "lan" {
 		if _, err := os.Stat("/dev/vhost-net"); err != nil {
 			t.Fatal(err)
 		}
-		// b's interface on the switch and the pulled one; the others are looked at.
-		if got := vhostWorkers(); got != 2 {
-			t.Errorf("the kernel moves the frames of %d interfaces, want 2", got)
+		// b's interface on the switch and the pulled one, with a pair of queues
+		// for each of its CPUs; the others are looked at.
+		if got := vhostWorkers(); got != 4 {
+			t.Errorf("the kernel moves the frames of %d pairs of queues, want 4", got)
 		}
 	})
 	d.Vmctl("stop", "-fwa")
