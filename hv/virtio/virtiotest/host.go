@@ -48,14 +48,21 @@ type Host struct {
 	lines map[uint32]*Line
 }
 
+// guard is what lies on either side of a Host's memory: to touch it is a crash.
+const guard = 64 << 10
+
 // NewHost makes a machine with size bytes of memory.
 func NewHost(t testing.TB, size int) *Host {
 	t.Helper()
-	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	all, err := unix.Mmap(-1, 0, size+2*guard, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		t.Fatalf("map %d bytes of guest memory: %v", size, err)
 	}
-	t.Cleanup(func() { unix.Munmap(b) })
+	t.Cleanup(func() { unix.Munmap(all) })
+	b := all[guard : guard+size : guard+size]
+	if err := unix.Mprotect(b, unix.PROT_READ|unix.PROT_WRITE); err != nil {
+		t.Fatalf("open %d bytes of guest memory: %v", size, err)
+	}
 	m, err := mem.New(mem.Region{Base: RAMBase, Bytes: b})
 	if err != nil {
 		t.Fatal(err)

@@ -48,8 +48,12 @@ func In(gpa mem.GPA, n int) Part { return Part{GPA: gpa, N: n} }
 // Out is a part that the device writes.
 func Out(gpa mem.GPA, n int) Part { return Part{GPA: gpa, N: n, Write: true} }
 
+// view finds the parts of a ring, and empties them, as a driver does.
 func (q *Queue) view() {
 	n := int(q.size)
+	clear(q.d.Host.Bytes(q.Desc, 16*n))
+	clear(q.d.Host.Bytes(q.Avail, 6+2*n))
+	clear(q.d.Host.Bytes(q.Used, 6+8*n))
 	b := func(gpa mem.GPA, n int) []byte { return q.d.Host.Bytes(gpa, n) }
 	q.desc = b(q.Desc, 16*n)
 	q.availEntries, q.usedEvent = b(q.Avail+4, 2*n), b(q.Avail+4+mem.GPA(2*n), 2)
