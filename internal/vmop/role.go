@@ -197,13 +197,14 @@ type VMConsoleRequest struct {
 }
 
 // Hello is a VM process's account of itself, to whoever connects to its socket.
-// Definition is the VMStartRequest it was started with. Its counter page comes
-// along.
+// Definition is the VMStartRequest it was started with. Files names the
+// descriptors that come along: "counters", "tty", "ttyslave".
 type Hello struct {
 	Definition VMStartRequest `cbor:"1,keyasint"`
 	PID        int            `cbor:"2,keyasint"`
 	Started    int64          `cbor:"3,keyasint"`
 	State      State          `cbor:"4,keyasint"`
+	Files      []string       `cbor:"5,keyasint,omitempty"`
 }
 
 // EventKind says what happened to a VM.

@@ -5,11 +5,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"vmd/internal/cgroup"
 	"vmd/internal/counters"
 	"vmd/internal/imsg"
 	"vmd/internal/vmop"
@@ -50,7 +52,7 @@ func (p *parent) fromVMM(m imsg.Msg) {
 			p.log.Error().Err(err).Msg("bad message from vmm")
 			return
 		}
-		p.hello(h, m.TakeFile(0))
+		p.hello(h, &m)
 	default:
 		p.log.Error().Uint16("type", m.Type).Msg("unknown message from vmm")
 	}
@@ -138,7 +140,7 @@ func dialVM(path string) (*os.File, error) {
 }
 
 // hello: a VM of an earlier vmm is looked after again.
-func (p *parent) hello(h vmop.Hello, page *os.File) {
+func (p *parent) hello(h vmop.Hello, m *imsg.Msg) {
 	id := h.Definition.ID
 	r := p.runs[id]
 	if r == nil {
@@ -146,12 +148,17 @@ func (p *parent) hello(h vmop.Hello, page *os.File) {
 		p.runs[id] = r
 	}
 	r.pid = h.PID
+	take := func(name string) *os.File { return m.TakeFile(slices.Index(h.Files, name)) }
 	if r.page == nil {
-		if err := r.takePage(page); err != nil {
+		if err := r.takePage(take("counters")); err != nil {
 			p.log.Error().Err(err).Str("vm", r.def.Name).Msg("no counters")
 		}
-	} else if page != nil {
-		page.Close()
+	}
+	if r.tty == nil {
+		r.tty = adoptTTY(take("tty"), take("ttyslave"))
+	}
+	if r.group == nil && p.cgroups != nil {
+		r.group, _ = p.cgroups.Group(strconv.FormatUint(uint64(id), 10), int(p.ids.uid), cgroup.Limits{}) // as it is
 	}
 	p.step(registry.Adopted{ID: id, PID: h.PID, State: h.State, Started: time.Duration(h.Started), Def: r.def})
 	p.settled(id)
@@ -187,10 +194,17 @@ func (p *parent) adoptionSettled() {
 }
 
 // reap takes note of VM processes that became ours when their vmm died. Those
-// that are somebody else's children are left alone.
+// that are somebody else's children are left alone, and so are our roles, which
+// package privsep waits for.
 func (p *parent) reap() {
-	for _, r := range p.runs {
-		reapOne(r.pid)
+	roles := map[int]bool{}
+	for _, proc := range p.procs() {
+		roles[proc.pid] = true
+	}
+	for _, pid := range zombies(os.Getpid()) {
+		if !roles[pid] {
+			reapOne(pid)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package parent
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -30,6 +31,28 @@ func findVM(path string) int {
 		}
 	}
 	return 0
+}
+
+// zombies returns the children of parent that have ended and that nobody has
+// waited for (proc_pid_stat(5)).
+func zombies(parent int) (pids []int) {
+	dirs, _ := os.ReadDir("/proc")
+	for _, d := range dirs {
+		pid, err := strconv.Atoi(d.Name())
+		if err != nil {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join("/proc", d.Name(), "stat"))
+		if err != nil {
+			continue
+		}
+		// The name, in brackets, may have anything in it.
+		f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		if len(f) > 1 && f[0] == "Z" && f[1] == strconv.Itoa(parent) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // socketInode finds the inode of a listening socket (proc(5), /proc/net/unix).

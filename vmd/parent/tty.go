@@ -69,6 +69,24 @@ func newPTY() (*tty, error) {
 	return &tty{name: name, master: m, slave: os.NewFile(s, name)}, nil
 }
 
+// adoptTTY makes a tty of descriptors that a VM process says are its pty; nil if
+// they are none.
+func adoptTTY(master, slave *os.File) *tty {
+	t := &tty{master: master, slave: slave}
+	if master != nil && slave != nil {
+		if n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN); err == nil {
+			t.name = "/dev/pts/" + strconv.Itoa(n)
+			return t
+		}
+	}
+	for _, f := range []*os.File{master, slave} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	return nil
+}
+
 // ttyAccess is the group and mode of an owner's tty.
 func ttyAccess(o *config.Owner) (gid int, mode os.FileMode) {
 	if o.HasGID {

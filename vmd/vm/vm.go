@@ -111,7 +111,10 @@ func (v *vm) run() error {
 		return v.fail(vmop.ErrHypervisor, err)
 	}
 	v.started, v.state = counters.Monotonic(), vmop.Running
-	if tty := v.files.take("tty"); tty != nil {
+	// One copy of the pty stays here, for a vmd that has lost its own.
+	if tty, err := v.files.dup("tty"); err != nil {
+		v.Log.Error().Err(err).Msg("console without a tty")
+	} else if tty != nil {
 		v.console.attach(tty, false, true)
 	}
 	v.tell(vmop.EventStarted, 0, nil)
@@ -266,17 +269,17 @@ func (v *vm) adopt(conn *imsg.Conn) {
 		v.manager.Close()
 	}
 	v.manager = conn
-	page, err := v.files.dup("counters")
-	if err != nil {
-		v.Log.Error().Err(err).Msg("cannot share the counter page")
-	}
+	h := vmop.Hello{Definition: v.spec, PID: os.Getpid(), Started: v.started, State: v.state}
 	var fds []*os.File
-	if page != nil {
-		fds = []*os.File{page}
+	for _, name := range []string{"counters", "tty", "ttyslave"} {
+		f, err := v.files.dup(name)
+		if err != nil {
+			v.Log.Error().Err(err).Str("what", name).Msg("cannot be shared with the new vmm")
+		} else if f != nil {
+			h.Files, fds = append(h.Files, name), append(fds, f)
+		}
 	}
-	conn.Send(uint16(vmop.VMHello), 0, vmop.Hello{
-		Definition: v.spec, PID: os.Getpid(), Started: v.started, State: v.state,
-	}, fds...)
+	conn.Send(uint16(vmop.VMHello), 0, h, fds...)
 	v.Loop.Read(conn, v.handle, v.orphaned(conn))
 }
 
