@@ -2,6 +2,7 @@ package machine
 
 import (
 	"bytes"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +16,13 @@ import (
 	"vmd/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain gives vCPUs and devices what a VM process gives them: on a host with
+// one processor a vCPU that never rests would share its only P with the devices
+// that it waits for.
+func TestMain(m *testing.M) {
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 4))
+	goleak.VerifyTestMain(m)
+}
 
 // deadline is far beyond what any of these guests needs.
 const deadline = 2 * time.Minute
