@@ -149,7 +149,7 @@ func guestRules() []rule {
 		call("accept4", unix.SYS_ACCEPT4), // a later vmm on the process's own socket
 		call("ppoll", unix.SYS_PPOLL),     // waiting for a tap
 		call("sched_setaffinity", unix.SYS_SCHED_SETAFFINITY),
-		ioctls(unix.TUNGETIFF, unix.TUNSETVNETHDRSZ, unix.TUNSETVNETLE, unix.TUNSETOFFLOAD, unix.TUNSETQUEUE, tunSetCarrier),
+		ioctls(unix.TUNGETIFF, unix.TUNSETVNETHDRSZ, unix.TUNSETVNETLE, unix.TUNSETOFFLOAD, unix.TUNSETQUEUE, unix.TUNSETTXFILTER, tunSetCarrier),
 		ioctls(vhostRequests...),
 		ioctls(unix.BLKGETSIZE64, unix.BLKSSZGET, unix.BLKDISCARD, unix.BLKZEROOUT, unix.TCFLSH, unix.TIOCOUTQ),
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -103,6 +104,47 @@ func flows(t *testing.T, name string) func(n int) {
 			if err := unix.Sendto(sock, append(b, "flow"...), 0, to); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+func TestFilter(t *testing.T) {
+	tp, sock := open(t)
+	own, other, group := [6]byte{2, 0, 0, 0, 0, 1}, [6]byte{2, 0, 0, 0, 0, 2}, [6]byte{0x33, 0x33, 0, 0, 0, 1}
+	last := [6]byte{2, 0, 0, 0, 0, 3} // always listed: what follows it has been read
+	for _, c := range []struct {
+		name  string
+		addrs [][6]byte
+		all   bool
+		want  [][6]byte
+	}{
+		{"none", nil, false, [][6]byte{own, other, group}},
+		{"one", [][6]byte{last, own}, false, [][6]byte{own}},
+		{"all groups", [][6]byte{last, own}, true, [][6]byte{own, group}},
+		{"a group", [][6]byte{last, group}, false, [][6]byte{group}},
+		{"too many", make([][6]byte, 300), false, [][6]byte{own, other, group}},
+		{"none again", nil, false, [][6]byte{own, other, group}},
+	} {
+		if err := tp.SetFilter(c.addrs, c.all); err != nil {
+			t.Fatal(err)
+		}
+		for _, dst := range [][6]byte{own, other, group, last} {
+			b := frame(60, 1)
+			copy(b, dst[:])
+			if _, err := unix.Write(sock, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var got [][6]byte
+		for {
+			dst := [6]byte(read(t, tp, [][]byte{make([]byte, 2000)}))
+			if dst == last {
+				break
+			}
+			got = append(got, dst)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: frames for %x, want %x", c.name, got, c.want)
 		}
 	}
 }

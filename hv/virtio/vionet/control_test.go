@@ -6,6 +6,7 @@ import (
 	"errors"
 	"reflect"
 	"testing"
+	"time"
 )
 
 const allControl = VIRTIO_NET_F_CTRL_VQ | VIRTIO_NET_F_CTRL_RX | VIRTIO_NET_F_CTRL_MAC_ADDR | VIRTIO_NET_F_GUEST_ANNOUNCE |
@@ -117,6 +118,30 @@ func TestFilter(t *testing.T) {
 				t.Errorf("%s: frame for %x: accepted %v, want %v", c.name, dst, got, want)
 			}
 		}
+	}
+}
+
+func TestPaceOfCommands(t *testing.T) {
+	var p pace
+	now := time.Unix(1000, 0)
+	for i := range 64 {
+		if wait := p.next(now); wait != 0 {
+			t.Fatalf("command %d of a burst waits %v", i, wait)
+		}
+	}
+	start := now
+	for range 100 {
+		wait := p.next(now)
+		if wait <= 0 || wait > commandCost {
+			t.Fatalf("after a burst a command waits %v", wait)
+		}
+		now = now.Add(wait)
+	}
+	if took := now.Sub(start); took != 100*commandCost {
+		t.Errorf("100 commands took %v", took)
+	}
+	if wait := p.next(now.Add(time.Second)); wait != 0 {
+		t.Errorf("after a rest a command waits %v", wait)
 	}
 }
 

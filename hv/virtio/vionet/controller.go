@@ -2,6 +2,7 @@ package vionet
 
 import (
 	"errors"
+	"time"
 
 	"vmd/hv/virtio"
 )
@@ -16,10 +17,34 @@ type controller struct {
 	chain  virtio.Chain
 	buf    [maxControl]byte
 	ack    [1]byte
+	pace   pace
+}
+
+// pace spreads commands out: most of them change the host's interface, which
+// takes a lock that the whole host's network shares (rtnl). A driver sends a few
+// at a time, and a guest that sends them without end waits for itself only.
+type pace struct {
+	spent time.Duration // what recent commands count for
+	last  time.Time
+}
+
+const (
+	commandCost  = 10 * time.Millisecond
+	commandBurst = 64 * commandCost
+)
+
+// next is how long the command that comes at now has to wait.
+func (p *pace) next(now time.Time) time.Duration {
+	p.spent = max(0, p.spent-now.Sub(p.last)) + commandCost
+	p.last = now
+	return max(0, p.spent-commandBurst)
 }
 
 func (k *controller) serve() {
 	for k.q.Next(&k.chain) {
+		if wait := k.pace.next(time.Now()); wait > 0 {
+			time.Sleep(wait)
+		}
 		k.ack[0] = VIRTIO_NET_ERR
 		if n := k.chain.ReadableLen(); n <= maxControl && k.chain.Take(k.buf[:n]) {
 			if c, err := parseControl(k.buf[:n], &k.limits); err == nil && k.d.obey(&c) == nil {
@@ -47,6 +72,7 @@ func (d *Device) obey(c *command) error {
 		f := *d.filter.Load()
 		f.change(c)
 		d.filter.Store(&f)
+		return d.filterLent(&f)
 	}
 	return nil
 }

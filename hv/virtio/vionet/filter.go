@@ -38,3 +38,12 @@ func (f *filter) accepts(dst [6]byte) bool {
 	}
 	return !f.locked && (f.promisc || f.unicast.has(dst))
 }
+
+// addresses are all that f lists, the guest's own first; none if frames for
+// others pass, too.
+func (f *filter) addresses() [][6]byte {
+	if f.promisc || f.unicast.all {
+		return nil
+	}
+	return slices.Concat([][6]byte{f.mac, broadcast}, f.unicast.list, f.multi.list)
+}

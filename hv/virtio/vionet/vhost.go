@@ -16,10 +16,13 @@ import (
 // rings and the descriptor that it lends. A link that looks at frames is none.
 type Lender interface {
 	Link
-	// Lend returns the descriptor. The Link's other methods but SetOffload
-	// and SetActive are not called before Return.
+	// Lend returns the descriptor. Nothing is read or written, and nobody
+	// woken, before Return.
 	Lend() (int, error)
 	Return() error
+	// SetFilter has the kernel keep back what is for none of addrs, unless
+	// there are none. With allMulti, what is for any group passes.
+	SetFilter(addrs [][6]byte, allMulti bool) error
 }
 
 var (
@@ -200,6 +203,18 @@ func (d *Device) startVhost(i int, features uint64, rx, tx *virtio.Queue) error 
 	d.lent = append(d.lent, v)
 	d.mu.Unlock()
 	return nil
+}
+
+// filterLent has the kernel filter what it moves itself. Only the goroutine of
+// the control queue calls it, and Reset.
+func (d *Device) filterLent(f *filter) error {
+	d.mu.Lock()
+	lent := len(d.lent) > 0
+	d.mu.Unlock()
+	if !lent {
+		return nil
+	}
+	return d.links[0].(Lender).SetFilter(f.addresses(), f.allmulti || f.multi.all)
 }
 
 // runLent has the pairs that are lent run while they should. d.mu is held.

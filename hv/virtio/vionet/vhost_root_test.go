@@ -186,7 +186,24 @@ func TestVhost(t *testing.T) {
 					t.Errorf("%d bytes after a pause", len(got))
 				}
 			}
-			g.must(0, 0, 0) // the control queue is ours
+			other := [6]byte{2, 0, 0, 0, 0, 9}
+			for _, promisc := range []byte{0, 1, 0} { // the control queue is ours, the filter the tap's
+				g.must(0, 0, promisc)
+				h.send(marked(other, mac, 80))
+				h.send(marked(mac, other, 90))
+				if got := g.next(); len(got) != 90-10*int(promisc) {
+					t.Errorf("promiscuous %d: %d bytes", promisc, len(got))
+				}
+				if promisc == 1 {
+					g.next()
+				}
+			}
+			g.start(features | control)
+			g.post(64)
+			h.send(marked(other, mac, 80))
+			if got := g.next(); len(got) != 80 {
+				t.Errorf("after a reset: %d bytes", len(got))
+			}
 			g.start(features | control)
 			g.post(64)
 			g.talk(h)

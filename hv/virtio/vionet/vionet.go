@@ -8,6 +8,7 @@ package vionet
 
 import (
 	"encoding/binary"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -35,9 +36,9 @@ type Config struct {
 	Down bool
 	// Vhost are descriptors of /dev/vhost-net, one for each link, which stay the
 	// caller's. With one, and a link that is a Lender, the kernel moves the
-	// frames unless the address is locked. It knows nothing of the driver's
-	// receive filter, nor of Counters: those stay as they are, and the tap's
-	// own tell. Where anything is missing we move them.
+	// frames unless the address is locked. It knows nothing of Counters: those
+	// stay as they are, and the tap's own tell. Where anything is missing we
+	// move them.
 	Vhost []int
 	// Counters is where to count; nil means nowhere.
 	Counters *Counters
@@ -248,21 +249,23 @@ func receivable(features uint64) uint32 {
 
 // Reset implements virtio.Device.
 func (d *Device) Reset() {
-	d.mu.Lock()
-	t, lent := d.transport, d.lent
-	d.transport, d.features, d.lent, d.paused = nil, 0, nil, false
-	d.mu.Unlock()
-	for _, v := range lent {
-		if err := v.stop(); err != nil {
-			t.Fail(err)
-		}
-	}
 	for _, w := range d.workers {
 		w.Stop()
 	}
 	d.workers = nil
 	d.announce.Store(false)
 	d.filter.Store(d.open())
+	failed := d.filterLent(d.filter.Load())
+	d.mu.Lock()
+	t, lent := d.transport, d.lent
+	d.transport, d.features, d.lent, d.paused = nil, 0, nil, false
+	d.mu.Unlock()
+	for _, v := range lent {
+		failed = errors.Join(failed, v.stop())
+	}
+	if failed != nil {
+		t.Fail(failed)
+	}
 	_ = d.setPairs(1) // a link that stays active costs frames and no more
 }
 

@@ -1,0 +1,33 @@
+package vionet_test
+
+import (
+	"testing"
+
+	"vmd/hv/pci"
+	"vmd/hv/virtio"
+	"vmd/hv/virtio/vionet"
+	"vmd/hv/virtio/virtiopci"
+	"vmd/hv/virtio/virtiotest"
+)
+
+// quietWire counts what the guest sends.
+func quietWire() *wire {
+	w := newWire()
+	w.setQuiet()
+	return w
+}
+
+func TestHostileGuest(t *testing.T) {
+	v := virtiotest.Victim{
+		Slot: pci.SlotNIC,
+		New: func(*testing.T, *virtiotest.Host) virtio.Device {
+			return vionet.New(vionet.Config{MAC: mac}, quietWire(), quietWire())
+		},
+		// A receive queue is looked into when a frame comes, the second pair
+		// when the guest has asked for it.
+		Idle: func(i int) bool { return i == 0 || i == 2 },
+	}
+	v.Attack(t)
+	v.Legacy, v.Options.Interface = true, virtiopci.Transitional
+	t.Run("legacy", v.Attack)
+}
