@@ -51,6 +51,7 @@ func TestScript(t *testing.T) {
 // vmdCommand is "vmd" in scripts:
 //
 //	vmd vm ID NAME STATE [FIELD=VALUE …]   there is such a VM
+//	vmd stats ID FIELD=VALUE …            the next counters of VM ID
 //	vmd answer REQUEST CODE [DETAIL]       the next REQUEST gets this answer
 //	vmd silent REQUEST                     a REQUEST ends the connection
 //	vmd busy                               clients are turned away
@@ -68,6 +69,12 @@ func vmdCommand(ts *testscript.TestScript, neg bool, args []string) {
 		vm, err := parseVM(args)
 		ts.Check(err)
 		s.Put(vm)
+	case "stats":
+		id, err := strconv.ParseUint(args[0], 10, 32)
+		ts.Check(err)
+		st, err := parseStats(args[1:])
+		ts.Check(err)
+		s.PutStats(uint32(id), st)
 	case "answer":
 		r := vmop.Result{Code: parseCode(ts, args[1])}
 		if len(args) > 2 {
@@ -146,8 +153,25 @@ func parseVM(args []string) (vmop.VM, error) {
 
 func setField(vm *vmop.VM, arg string) error {
 	key, value, _ := strings.Cut(arg, "=")
-	if key == "tty" {
+	words := strings.Split(value, ",")
+	switch key {
+	case "tty":
 		vm.TTY = value
+		return nil
+	case "exit":
+		vm.LastExit = value
+		return nil
+	case "changes":
+		vm.Changed, vm.Changes = true, words
+		return nil
+	case "disk":
+		vm.Disks = append(vm.Disks, vmop.Disk{Path: words[0], Format: words[1], Size: 4831838208, Used: -1})
+		return nil
+	case "cdrom":
+		vm.Disks = append(vm.Disks, vmop.Disk{Path: value, Format: "raw", ReadOnly: true, CDROM: true, Size: -1, Used: -1})
+		return nil
+	case "nic":
+		vm.NICs = append(vm.NICs, parseNIC(words))
 		return nil
 	}
 	n, err := scaled.Parse(value)
@@ -171,15 +195,65 @@ func setField(vm *vmop.VM, arg string) error {
 		vm.Started = n
 	case "adhoc":
 		vm.Persistent = n == 0
+	case "autostart":
+		vm.Autostart = n != 0
+	case "limit":
+		vm.Limits = vmop.Limits{CPUPercent: int(n), MemoryHigh: 1 << 30, IORead: 10 << 20}
 	default:
 		return fmt.Errorf("no such field")
 	}
 	return nil
 }
 
+// parseNIC is "local" or "SWITCH", and a tap if the VM runs.
+func parseNIC(words []string) vmop.NIC {
+	n := vmop.NIC{MAC: [6]byte{0xfe, 0xe1, 0xbb, 0xd1, 0, 1}, Switch: words[0]}
+	if len(words) > 1 {
+		n.Tap = words[1]
+	}
+	if words[0] == "local" {
+		n.Switch, n.Local = "", true
+		if n.Tap != "" {
+			n.Address, n.HostAddress = "100.64.1.3", "100.64.1.2"
+		}
+	}
+	return n
+}
+
+// parseStats makes counters; those of disks and interfaces are of the first.
+func parseStats(args []string) (vmop.Stats, error) {
+	var s vmop.Stats
+	var d vmop.DiskStats
+	var n vmop.NICStats
+	fields := map[string]*uint64{
+		"cpu": &s.CPU, "mem": &s.Memory, "reads": &d.ReadOps, "readbytes": &d.ReadBytes, "writes": &d.WriteOps,
+		"writebytes": &d.WriteBytes, "flushes": &d.FlushOps, "rx": &n.RxPackets, "rxbytes": &n.RxBytes,
+		"tx": &n.TxPackets, "txbytes": &n.TxBytes,
+	}
+	for _, a := range args {
+		key, value, _ := strings.Cut(a, "=")
+		v, err := scaled.Parse(value)
+		if err != nil {
+			return s, fmt.Errorf("%s: %w", a, err)
+		}
+		switch {
+		case key == "time": // milliseconds
+			s.Time = v * 1e6
+		case key == "exits":
+			s.Exits = []uint64{uint64(v), 0, 0, 0}
+		case fields[key] != nil:
+			*fields[key] = uint64(v)
+		default:
+			return s, fmt.Errorf("%s: no such field", a)
+		}
+	}
+	s.VCPU, s.Disks, s.NICs = []uint64{s.CPU / 2}, []vmop.DiskStats{d}, []vmop.NICStats{n}
+	return s, nil
+}
+
 func parseType(ts *testscript.TestScript, name string) vmop.Type {
 	types := map[string]vmop.Type{
-		"list": vmop.List, "start": vmop.Start, "stop": vmop.Stop, "wait": vmop.Wait, "pause": vmop.Pause,
+		"list": vmop.List, "count": vmop.Count, "start": vmop.Start, "stop": vmop.Stop, "wait": vmop.Wait, "pause": vmop.Pause,
 		"unpause": vmop.Unpause, "console": vmop.Console, "log": vmop.Log, "load": vmop.Load,
 		"reload": vmop.Reload, "reset": vmop.Reset,
 	}

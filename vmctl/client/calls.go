@@ -21,19 +21,42 @@ func (c *Client) simple(ctx context.Context, typ vmop.Type, req any, files ...*o
 // List returns the VMs that r asks for, in vmd's order.
 func (c *Client) List(ctx context.Context, r vmop.ListRequest) ([]vmop.VM, error) {
 	var vms []vmop.VM
-	_, files, err := c.do(ctx, vmop.List, r, nil, func(m *imsg.Msg) error {
+	err := c.parts(ctx, vmop.List, r, vmop.Records, func(b []byte) error {
 		var l vmop.VMList
-		if vmop.Type(m.Type) != vmop.Records {
+		err := imsg.UnmarshalNewer(b, &l)
+		vms = append(vms, l.VMs...)
+		return err
+	})
+	return vms, err
+}
+
+// Stats returns the counters of the VM that ref names, or of all, if they have
+// a process.
+func (c *Client) Stats(ctx context.Context, ref vmop.Ref) ([]vmop.Stats, error) {
+	var all []vmop.Stats
+	err := c.parts(ctx, vmop.Count, vmop.StatsRequest{VM: ref}, vmop.Counted, func(b []byte) error {
+		var l vmop.StatsList
+		err := imsg.UnmarshalNewer(b, &l)
+		all = append(all, l.VMs...)
+		return err
+	})
+	return all, err
+}
+
+// parts makes a request that is answered in parts, messages of type part whose
+// payloads add takes.
+func (c *Client) parts(ctx context.Context, typ vmop.Type, r any, part vmop.Type, add func([]byte) error) error {
+	_, files, err := c.do(ctx, typ, r, nil, func(m *imsg.Msg) error {
+		if vmop.Type(m.Type) != part {
 			return ErrUnexpected
 		}
-		if err := imsg.UnmarshalNewer(m.Payload, &l); err != nil {
+		if err := add(m.Payload); err != nil {
 			return fmt.Errorf("%w: %w", ErrUnexpected, err)
 		}
-		vms = append(vms, l.VMs...)
 		return nil
 	})
 	(&imsg.Msg{Files: files}).Close()
-	return vms, err
+	return err
 }
 
 // Start starts a VM. files are those that r.Files names; they are taken over.
@@ -46,7 +69,7 @@ func (c *Client) Stop(ctx context.Context, r vmop.StopRequest) (vmop.Result, err
 	return c.simple(ctx, vmop.Stop, r)
 }
 
-// Wait returns when a VM has stopped.
+// Wait returns when a VM has stopped, or is in the state that r asks for.
 func (c *Client) Wait(ctx context.Context, r vmop.WaitRequest) (vmop.Result, error) {
 	return c.simple(ctx, vmop.Wait, r)
 }

@@ -140,7 +140,7 @@ func BenchmarkStatusTable(b *testing.B) {
 		vms[i] = vmop.VM{ID: uint32(i + 1), Name: "vm", State: vmop.Running, PID: i + 2, MemoryBytes: 1 << 30, TTY: "/dev/pts/1"}
 	}
 	for b.Loop() {
-		if err := writeTable(io.Discard, vms, newNames()); err != nil {
+		if err := writeTable(io.Discard, vms, newNames(), (&tool{}).stateColour()); err != nil {
 			b.Fatal(err)
 		}
 	}

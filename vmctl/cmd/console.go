@@ -50,9 +50,9 @@ func (t *tool) attach(ctx context.Context, c *client.Client, o consoleOptions) e
 			return err
 		}
 	case vmop.ErrNotFound, vmop.ErrNotRunning:
-		return failf("console not found")
+		return because(err, "console not found")
 	default:
-		return failf("failed to open the console: %s", reason(err))
+		return because(err, "failed to open the console: %s", reason(err))
 	}
 	defer stream.Close()
 	s := &session{

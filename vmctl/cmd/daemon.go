@@ -100,7 +100,7 @@ func (t *tool) daemonCmd(use, short string, operands int, parse func(args []stri
 			if errors.As(err, &e) && e.Code == vmop.ErrConfig && e.Detail != "" {
 				// FILE:LINE: what is wrong, a line each
 				fmt.Fprintln(t.err, strings.TrimRight(plain(e.Detail), "\n"))
-				return failf("command failed")
+				return because(err, "command failed")
 			}
 			return commandFailed(err)
 		},
@@ -113,5 +113,5 @@ func commandFailed(err error) error {
 	if code(err) == vmop.OK {
 		return err
 	}
-	return failf("command failed: %s", reason(err))
+	return because(err, "command failed: %s", reason(err))
 }

@@ -34,6 +34,20 @@ func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 // failf makes an error whose text is printed as it is.
 func failf(format string, args ...any) error { return fmt.Errorf(format, args...) }
 
+// because is failf for something that cause is the reason of: it tells its code
+// and what to do about it.
+func because(cause error, format string, args ...any) error {
+	return &failure{fmt.Sprintf(format, args...), cause}
+}
+
+type failure struct {
+	text  string
+	cause error
+}
+
+func (e *failure) Error() string { return e.text }
+func (e *failure) Unwrap() error { return e.cause }
+
 // report prints why vmctl ends and returns its exit status.
 func (t *tool) report(err error) int {
 	var usage *usageError
@@ -42,6 +56,9 @@ func (t *tool) report(err error) int {
 	case err == nil:
 		return 0
 	case errors.As(err, &status):
+		if t.cause != nil {
+			t.reportJSON(t.cause)
+		}
 		return int(status)
 	case errors.As(err, &usage):
 		t.usage(usage)
@@ -49,7 +66,9 @@ func (t *tool) report(err error) int {
 		t.warn("pipe closed")
 	default:
 		t.warn("%v", err)
+		t.hint(err)
 	}
+	t.reportJSON(err)
 	return 1
 }
 

@@ -26,6 +26,9 @@ type tool struct {
 	in       io.Reader
 	out, err io.Writer
 	verbose  bool
+	json     bool // results and errors are for a program
+
+	cause error // of an exit whose message has been printed already
 }
 
 // Main runs vmctl with args, less the program's name, and returns its exit
@@ -60,6 +63,9 @@ func (t *tool) global(args []string) ([]string, error) {
 		case a == "--help":
 			t.help(t.root())
 			return nil, exit(0)
+		case a == "--json":
+			t.json = true
+			continue
 		case strings.HasPrefix(a, "--"):
 			return nil, &usageError{line: "unknown option -- " + a[2:]}
 		}
@@ -93,7 +99,7 @@ func (t *tool) root() *cobra.Command {
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	for _, c := range []*cobra.Command{
 		t.consoleCmd(), t.createCmd(), t.loadCmd(), t.logCmd(), t.pauseCmd(), t.reloadCmd(), t.resetCmd(),
-		t.restartCmd(), t.showCmd(), t.startCmd(), t.statusCmd(), t.stopCmd(), t.unpauseCmd(), t.waitCmd(),
+		t.restartCmd(), t.showCmd(), t.startCmd(), t.statsCmd(), t.statusCmd(), t.stopCmd(), t.unpauseCmd(), t.waitCmd(),
 	} {
 		t.adopt(c)
 		root.AddCommand(c)
@@ -153,7 +159,7 @@ func (t *tool) dial(ctx context.Context) (*client.Client, error) {
 	path := client.SocketPath()
 	c, err := client.Dial(ctx, path)
 	if err != nil {
-		return nil, failf("connect: %s: %s", path, strerror(err))
+		return nil, &dialError{path, err}
 	}
 	return c, nil
 }

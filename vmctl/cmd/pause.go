@@ -36,13 +36,14 @@ func (t *tool) changeCmd(name, done, short string, do func(*client.Client, conte
 			switch {
 			case err == nil:
 				t.warn("%s vm %d successfully", done, res.ID)
+				t.done(res)
 				return nil
 			case lost(err):
 				return err
 			case code(err) == vmop.ErrNotFound || code(err) == vmop.ErrNotRunning:
-				return failf("%s vm command failed: No such file or directory", name)
+				return because(err, "%s vm command failed: No such file or directory", name)
 			}
-			return failf("%s vm command failed: %s", name, reason(err))
+			return because(err, "%s vm command failed: %s", name, reason(err))
 		},
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 // ours are the commands that OpenBSD's vmctl does not have. A short form that
 // is unique without them stays what it was.
-var ours = map[string]bool{"restart": true}
+var ours = map[string]bool{"completion": true, "restart": true, "stats": true}
 
 // resolve finds the command that word is a prefix of.
 func resolve(root *cobra.Command, word string) (string, error) {

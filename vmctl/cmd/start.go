@@ -162,6 +162,7 @@ func (t *tool) start(ctx context.Context, ref vmop.Ref, o *startOptions) error {
 		return t.attach(ctx, c, consoleOptions{vm: vmop.Ref{ID: res.ID}})
 	}
 	t.warn("started vm %d successfully, tty %s", res.ID, plain(res.TTY))
+	t.done(res)
 	for _, w := range files.warnings { // programs expect the line above first
 		t.warn("%s", w)
 	}
@@ -178,20 +179,20 @@ func startFailed(err error) error {
 		switch e.Code {
 		case vmop.ErrNoFirmware:
 			if e.Detail == "" {
-				return failf("vmm bios firmware file not found.")
+				return because(err, "vmm bios firmware file not found.")
 			}
-			return failf("%s", withDetail("vmm bios firmware file not found", e))
+			return because(err, "%s", withDetail("vmm bios firmware file not found", e))
 		case vmop.ErrDisk, vmop.ErrDiskLocked:
-			return failf("%s", withDetail("could not open disk image(s)", e))
+			return because(err, "%s", withDetail("could not open disk image(s)", e))
 		case vmop.ErrCDROM:
-			return failf("%s", withDetail("could not find specified iso image", e))
+			return because(err, "%s", withDetail("could not find specified iso image", e))
 		case vmop.ErrTemplate:
-			return failf("%s", withDetail("invalid template", e))
+			return because(err, "%s", withDetail("invalid template", e))
 		case vmop.ErrNothingToBoot:
-			return failf("%s", withDetail("no kernel or disk/cdrom specified", e))
+			return because(err, "%s", withDetail("no kernel or disk/cdrom specified", e))
 		}
 	}
-	return failf("start vm command failed: %s", reason(err))
+	return because(err, "start vm command failed: %s", reason(err))
 }
 
 // startRequest makes the request of o, with the files that go with it open.

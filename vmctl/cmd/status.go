@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"vmd/internal/counters"
 	"vmd/internal/scaled"
 	"vmd/internal/vmop"
 	"vmd/vmctl/client"
@@ -22,16 +23,21 @@ func (t *tool) statusCmd() *cobra.Command { return t.tableCmd("status") }
 
 func (t *tool) showCmd() *cobra.Command { return t.tableCmd("show") }
 
+// statusOptions are the options of status.
+type statusOptions struct {
+	running, details bool
+}
+
 func (t *tool) tableCmd(name string) *cobra.Command {
-	var running, asJSON bool
+	var o statusOptions
 	c := &cobra.Command{
-		Use:   name + " [-r] [id]",
+		Use:   name + " [-rv] [id]",
 		Short: "list VMs",
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return &usageError{cmd: c}
 			}
-			r := vmop.ListRequest{Running: running}
+			r := vmop.ListRequest{Running: o.running}
 			if len(args) == 1 {
 				ref, err := parseRef(args[0])
 				if err != nil {
@@ -39,20 +45,17 @@ func (t *tool) tableCmd(name string) *cobra.Command {
 				}
 				r.VM = ref
 			}
-			print := writeTable
-			if asJSON {
-				print = writeJSON
-			}
-			return t.status(c.Context(), r, print)
+			return t.status(c.Context(), r, o)
 		},
 	}
-	c.Flags().BoolVarP(&running, "running", "r", false, "")
-	c.Flags().BoolVar(&asJSON, "json", false, "")
+	c.Flags().BoolVarP(&o.running, "running", "r", false, "")
+	c.Flags().BoolVarP(&o.details, "verbose", "v", false, "")
+	c.Flags().BoolVar(&t.json, "json", t.json, "")
 	return c
 }
 
 // status prints the VMs that r asks for. Without any, the exit status is 1.
-func (t *tool) status(ctx context.Context, r vmop.ListRequest, print func(io.Writer, []vmop.VM, *names) error) error {
+func (t *tool) status(ctx context.Context, r vmop.ListRequest, o statusOptions) error {
 	c, err := t.dial(ctx)
 	if err != nil {
 		return err
@@ -62,8 +65,22 @@ func (t *tool) status(ctx context.Context, r vmop.ListRequest, print func(io.Wri
 	if err != nil {
 		return err
 	}
+	var stats map[uint32]*vmop.Stats
+	if o.details && len(vms) > 0 {
+		if stats, err = statsOf(ctx, c, r.VM); err != nil {
+			return err
+		}
+	}
 	w := bufio.NewWriter(t.out)
-	if err := print(w, vms, newNames()); err != nil {
+	switch {
+	case t.json:
+		err = writeJSON(w, vms, stats, newNames())
+	case o.details:
+		err = writeDetails(w, vms, stats, newNames(), counters.Monotonic())
+	default:
+		err = writeTable(w, vms, newNames(), t.stateColour())
+	}
+	if err != nil {
 		return err
 	}
 	if err := w.Flush(); err != nil {
@@ -73,6 +90,24 @@ func (t *tool) status(ctx context.Context, r vmop.ListRequest, print func(io.Wri
 		return exit(1)
 	}
 	return nil
+}
+
+// statsOf returns the counters of a VM, or of all, by id. A vmd that is too old
+// to know them has none.
+func statsOf(ctx context.Context, c *client.Client, ref vmop.Ref) (map[uint32]*vmop.Stats, error) {
+	all, err := c.Stats(ctx, ref)
+	switch code(err) {
+	case vmop.ErrNotFound, vmop.ErrUnsupported: // it has gone meanwhile, or was never heard of
+		return nil, nil
+	}
+	if err != nil {
+		return nil, commandFailed(err)
+	}
+	stats := make(map[uint32]*vmop.Stats, len(all))
+	for i := range all {
+		stats[all[i].ID] = &all[i]
+	}
+	return stats, nil
 }
 
 // list returns the VMs that r asks for, in the order of status.
@@ -105,7 +140,7 @@ const tableLine = "%5s %5s %5s %7s %7s %7s %12s %8s %s\n"
 
 // writeTable writes the table that scripts have parsed for years: not one blank
 // may change.
-func writeTable(w io.Writer, vms []vmop.VM, n *names) error {
+func writeTable(w io.Writer, vms []vmop.VM, n *names, paint func(state vmop.State, padded string) string) error {
 	_, err := fmt.Fprintf(w, tableLine, "ID", "PID", "VCPUS", "MAXMEM", "CURMEM", "TTY", "OWNER", "STATE", "NAME")
 	for i := range vms {
 		if err != nil {
@@ -119,8 +154,9 @@ func writeTable(w io.Writer, vms []vmop.VM, n *names) error {
 		if vm.TTY != "" {
 			tty = strings.TrimPrefix(vm.TTY, "/dev/")
 		}
+		state := paint(vm.State, fmt.Sprintf("%8s", vm.State))
 		_, err = fmt.Fprintf(w, tableLine, strconv.FormatUint(uint64(vm.ID), 10), pid, strconv.Itoa(vm.CPUs),
-			scaled.Format(vm.MemoryBytes), resident, plain(tty), n.owner(vm), vm.State, plain(vm.Name))
+			scaled.Format(vm.MemoryBytes), resident, plain(tty), n.owner(vm), state, plain(vm.Name))
 	}
 	if err != nil {
 		return failf("write error: %s", strerror(err))
@@ -140,13 +176,18 @@ func newNames() *names {
 // maxOwner is where the table cuts an owner.
 const maxOwner = 15
 
-// owner is user, or user:group.
+// owner is user, or user:group, as far as the table has room.
 func (n *names) owner(vm *vmop.VM) string {
+	s := n.wholeOwner(vm)
+	return s[:min(len(s), maxOwner)]
+}
+
+func (n *names) wholeOwner(vm *vmop.VM) string {
 	s := n.user(vm.OwnerUID)
 	if vm.OwnerGID >= 0 {
 		s += ":" + n.group(vm.OwnerGID)
 	}
-	return s[:min(len(s), maxOwner)]
+	return s
 }
 
 func (n *names) user(uid uint32) string {

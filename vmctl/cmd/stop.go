@@ -93,8 +93,11 @@ func (t *tool) stopped(res vmop.Result, err error, o stopOptions) error {
 	}
 	fmt.Fprintln(t.err, end)
 	if err != nil {
+		t.hint(err)
+		t.cause = because(err, "%s", end)
 		return exit(1)
 	}
+	t.done(res)
 	return nil
 }
 

@@ -19,17 +19,14 @@ func (s *Server) act(conn *imsg.Conn, id uint64, typ vmop.Type, body any) error 
 	switch r := body.(type) {
 	case *vmop.ListRequest:
 		return s.list(conn, id, r)
+	case *vmop.StatsRequest:
+		return s.count(conn, id, r)
 	case *vmop.StartRequest:
 		return answer(s.start(r))
 	case *vmop.StopRequest:
 		return s.stop(conn, id, r)
 	case *vmop.WaitRequest:
-		vm := s.find(r.VM)
-		if code := stoppable(vm); code != vmop.OK {
-			return answer(vmop.Result{Code: code})
-		}
-		s.waiting = append(s.waiting, waiter{conn, id, vm.ID})
-		return nil
+		return s.wait(conn, id, r)
 	case *vmop.VMRequest:
 		return answer(s.change(typ, r.VM))
 	case *vmop.ConsoleRequest:
@@ -52,6 +49,51 @@ func (s *Server) list(conn *imsg.Conn, id uint64, r *vmop.ListRequest) error {
 		}
 	}
 	return send(conn, vmop.Answer, id, vmop.Result{})
+}
+
+// count answers with the next counters of each VM; the last stay.
+func (s *Server) count(conn *imsg.Conn, id uint64, r *vmop.StatsRequest) error {
+	var all []vmop.Stats
+	for _, vm := range s.vms {
+		asked := r.VM == vmop.Ref{} || r.VM.ID == vm.ID || r.VM.ID == 0 && r.VM.Name == vm.Name
+		set := s.stats[vm.ID]
+		if !asked || vm.PID == 0 || len(set) == 0 {
+			continue
+		}
+		one := set[0]
+		if len(set) > 1 {
+			s.stats[vm.ID] = set[1:]
+		}
+		one.ID, one.Name, one.State, one.CPUs, one.Started = vm.ID, vm.Name, vm.State, vm.CPUs, vm.Started
+		all = append(all, one)
+	}
+	if r.VM != (vmop.Ref{}) && s.find(r.VM) == nil {
+		return send(conn, vmop.Answer, id, vmop.Result{Code: vmop.ErrNotFound})
+	}
+	for some := range slices.Chunk(all, vmop.MaxRecords) {
+		if err := send(conn, vmop.Counted, id, vmop.StatsList{VMs: some}); err != nil {
+			return err
+		}
+	}
+	return send(conn, vmop.Answer, id, vmop.Result{})
+}
+
+// wait answers when a VM stops, or at once if it is what r waits for.
+func (s *Server) wait(conn *imsg.Conn, id uint64, r *vmop.WaitRequest) error {
+	vm := s.find(r.VM)
+	code := stoppable(vm)
+	if r.For != vmop.WaitEnd && code == vmop.ErrNotRunning {
+		code = vmop.OK
+	}
+	if code != vmop.OK {
+		return send(conn, vmop.Answer, id, vmop.Result{Code: code})
+	}
+	is := map[vmop.WaitFor]vmop.State{vmop.WaitRunning: vmop.Running, vmop.WaitStopped: vmop.Stopped, vmop.WaitCrashed: vmop.Crashed}
+	if want, ok := is[r.For]; ok && vm.State == want {
+		return send(conn, vmop.Answer, id, vmop.Result{ID: vm.ID, Name: vm.Name})
+	}
+	s.waiting = append(s.waiting, waiter{conn, id, vm.ID})
+	return nil
 }
 
 // start starts a VM that is there, or makes one if r defines it.

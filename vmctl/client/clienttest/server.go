@@ -31,6 +31,7 @@ type Server struct {
 	mu       sync.Mutex
 	asked    *sync.Cond // requests has grown, and the request has been acted on
 	vms      []vmop.VM
+	stats    map[uint32][]vmop.Stats
 	requests []Request
 	set      map[vmop.Type][]vmop.Result
 	silent   map[vmop.Type]bool
@@ -54,7 +55,7 @@ func New(path string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{listener: l, set: make(map[vmop.Type][]vmop.Result), silent: make(map[vmop.Type]bool)}
+	s := &Server{listener: l, stats: make(map[uint32][]vmop.Stats), set: make(map[vmop.Type][]vmop.Result), silent: make(map[vmop.Type]bool)}
 	s.asked = sync.NewCond(&s.mu)
 	go s.accept()
 	return s, nil
@@ -91,6 +92,14 @@ func (s *Server) Put(vm vmop.VM) {
 		return
 	}
 	s.vms[i] = vm
+}
+
+// PutStats gives VM id counters: the answer to the next Count, after those that
+// were put before.
+func (s *Server) PutStats(id uint32, st vmop.Stats) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats[id] = append(s.stats[id], st)
 }
 
 // VM returns the VM called name.
@@ -262,7 +271,7 @@ func decode(typ vmop.Type, payload []byte) (any, error) {
 		vmop.List: &vmop.ListRequest{}, vmop.Start: &vmop.StartRequest{}, vmop.Stop: &vmop.StopRequest{},
 		vmop.Wait: &vmop.WaitRequest{}, vmop.Pause: &vmop.VMRequest{}, vmop.Unpause: &vmop.VMRequest{},
 		vmop.Console: &vmop.ConsoleRequest{}, vmop.Break: &vmop.VMRequest{}, vmop.Log: &vmop.LogRequest{},
-		vmop.Load: &vmop.LoadRequest{}, vmop.Reload: nil, vmop.Reset: &vmop.ResetRequest{},
+		vmop.Count: &vmop.StatsRequest{}, vmop.Load: &vmop.LoadRequest{}, vmop.Reload: nil, vmop.Reset: &vmop.ResetRequest{},
 	}
 	v, ok := kinds[typ]
 	if !ok {
