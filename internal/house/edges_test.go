@@ -108,7 +108,7 @@ var owners = map[string][]string{
 	"github.com/klauspost/compress":       {"hv/disk/...", "e2e/lab", "vmd/..."},
 	"github.com/google/uuid":              {"vmd/...", "mib"},
 	"github.com/rs/zerolog":               {"internal/logging", "internal/privsep", "vmd/..."},
-	"github.com/gosnmp/gosnmp":            {"e2e/harness"},
+	"github.com/gosnmp/gosnmp":            {"e2e/harness", "vmctl/fleet/..."},
 	"golang.org/x/sys":                    {"..."},
 	"golang.org/x/sync":                   {"..."},
 	"golang.org/x/time":                   {"..."},

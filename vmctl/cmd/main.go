@@ -23,6 +23,9 @@ const progName = "vmctl"
 
 // tool is one run of vmctl.
 type tool struct {
+	hosts      []string // to ask over SNMP; none: this one's vmd
+	snmpConfig string   // path; "" is the user's own
+
 	in       io.Reader
 	out, err io.Writer
 	verbose  bool
@@ -48,6 +51,9 @@ func (t *tool) run(args []string) error {
 	if err != nil {
 		return err
 	}
+	if t.hosts != nil {
+		return t.runFleet(name, args[1:])
+	}
 	root.SetArgs(append([]string{name}, args[1:]...))
 	return root.ExecuteContext(context.Background())
 }
@@ -66,10 +72,28 @@ func (t *tool) global(args []string) ([]string, error) {
 		case a == "--json":
 			t.json = true
 			continue
+		case a == "--snmp-config" || strings.HasPrefix(a, "--snmp-config="):
+			path, rest, err := optionValue(strings.TrimPrefix(a, "--snmp-config"), args)
+			if err != nil {
+				return nil, err
+			}
+			t.snmpConfig, args = path, rest
+			continue
 		case strings.HasPrefix(a, "--"):
 			return nil, &usageError{line: "unknown option -- " + a[2:]}
 		}
-		for _, c := range a[1:] {
+		for i, c := range a[1:] {
+			if c == 'H' {
+				list, rest, err := optionValue(a[i+2:], args)
+				if err != nil {
+					return nil, err
+				}
+				if t.hosts, err = hostList(t.hosts, list); err != nil {
+					return nil, err
+				}
+				args = rest
+				break
+			}
 			if c != 'v' {
 				return nil, &usageError{line: fmt.Sprintf("unknown option -- %c", c)}
 			}
