@@ -13,8 +13,6 @@ type board struct {
 	uart *chipset.UART
 	rtc  *chipset.RTC
 	pm   *chipset.PM
-
-	fwcfg *chipset.FWCfg // nil without firmware
 }
 
 // close stops what timers the parts have.

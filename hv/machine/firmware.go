@@ -70,7 +70,6 @@ func (m *Machine) loadFirmware(f boot.Image, dev BootDevice) error {
 	if err != nil {
 		return err
 	}
-	m.board.fwcfg = cfg
 	if err := m.port(chipset.FWCfgPort, chipset.FWCfgSize, cfg); err != nil {
 		return err
 	}

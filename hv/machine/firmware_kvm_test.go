@@ -13,6 +13,7 @@ import (
 	"vmd/hv/disk"
 	"vmd/hv/pci"
 	"vmd/hv/virtio/vioblk"
+	"vmd/hv/virtio/viornd"
 	"vmd/hv/virtio/vioscsi"
 	"vmd/internal/testenv"
 )
@@ -267,6 +268,10 @@ func TestFirmwareOfAnySize(t *testing.T) {
 func TestBootOrder(t *testing.T) {
 	full, _, _ := firmwareMachine(t, 1, make([]byte, 512), make([]byte, 2048))
 	empty, _ := newMachine(t, nil)
+	net, _ := newMachine(t, nil)
+	if err := net.AddVirtio(pci.SlotNIC+1, "in an interface's place", viornd.New()); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		m    *Machine
 		dev  BootDevice
@@ -276,6 +281,7 @@ func TestBootOrder(t *testing.T) {
 		{full, BootDisk, "/pci@i0cf8/*@4\nHALT"},
 		{full, BootCD, "/pci@i0cf8/*@3/*@0/*@0,0\nHALT"},
 		{full, BootNet, ""}, // it has no interface
+		{net, BootNet, "HALT"},
 		{empty, BootDisk, ""},
 		{empty, BootCD, ""},
 	} {
