@@ -30,6 +30,8 @@ func contenders() []contender {
 		{"QEMU q35, bzImage", qemu("q35", lab.GuestBzImage)},
 		{"QEMU microvm, bzImage", qemu(microvm, lab.GuestBzImage)},
 		{"QEMU microvm, vmlinux (PVH)", qemu(microvm, lab.GuestVMLinux)},
+		{"QEMU microvm with PCI, rng, balloon, vmlinux", qemu(microvm+",pcie=on", lab.GuestVMLinux,
+			"-device", "virtio-rng-pci", "-device", "virtio-balloon-pci,free-page-reporting=on")},
 		{"vmd, bzImage", vmd(lab.GuestBzImage)},
 		{"vmd, vmlinux (PVH)", vmd(lab.GuestVMLinux)},
 	}
@@ -41,12 +43,13 @@ type qemuGuest struct {
 	out io.ReadCloser
 }
 
-func qemu(machine, kernel string) func() (running, error) {
+func qemu(machine, kernel string, more ...string) func() (running, error) {
 	return func() (running, error) {
-		cmd := exec.Command("qemu-system-x86_64", "-machine", machine+",accel=kvm", "-cpu", "host",
+		args := []string{"-machine", machine + ",accel=kvm", "-cpu", "host",
 			"-m", strconv.Itoa(guestMiB), "-nodefaults", "-no-user-config", "-display", "none",
 			"-no-reboot", "-serial", "stdio", "-kernel", guest(kernel),
-			"-initrd", guest(lab.GuestInitrd), "-append", cmdline)
+			"-initrd", guest(lab.GuestInitrd), "-append", cmdline}
+		cmd := exec.Command("qemu-system-x86_64", append(args, more...)...)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			return nil, err

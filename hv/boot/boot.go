@@ -107,27 +107,47 @@ func newLoader(p Params) (*loader, error) {
 	return &loader{Params: p, tolud: mem.GPA(len(r[0].Bytes)), e820: E820(p.Mem)}, nil
 }
 
+// Identify says which kind of kernel an image is: an Entry.Format, or "" if it
+// is none that Load knows.
+func Identify(kernel Image) string {
+	l := &loader{Params: Params{Kernel: kernel}}
+	f, err := l.identify()
+	if err != nil {
+		return ""
+	}
+	return f.name
+}
+
 func (l *loader) load() (Entry, error) {
+	f, err := l.identify()
+	if err != nil {
+		return Entry{}, err
+	}
+	e, err := f.load(l)
+	e.Format = f.name
+	return e, err
+}
+
+// identify unpacks the kernel if it must and finds its row of the table.
+func (l *loader) identify() (*format, error) {
 	var err error
 	if l.Kernel, err = maybeGunzip(l.Kernel); err != nil {
-		return Entry{}, fmt.Errorf("kernel: %w", err)
+		return nil, fmt.Errorf("kernel: %w", err)
 	}
 	if isELF(l.Kernel) {
 		if l.elf, err = parseELF(l.Kernel); err != nil {
-			return Entry{}, fmt.Errorf("kernel: %w", err)
+			return nil, fmt.Errorf("kernel: %w", err)
 		}
 	}
-	for _, f := range formats {
-		if f.match(l) {
-			e, err := f.load(l)
-			e.Format = f.name
-			return e, err
+	for i := range formats {
+		if formats[i].match(l) {
+			return &formats[i], nil
 		}
 	}
 	if l.elf != nil {
-		return Entry{}, fmt.Errorf("kernel: a 32-bit ELF image without a PVH note or a multiboot header: %w", errors.ErrUnsupported)
+		return nil, fmt.Errorf("kernel: a 32-bit ELF image without a PVH note or a multiboot header: %w", errors.ErrUnsupported)
 	}
-	return Entry{}, fmt.Errorf("kernel: %w", ErrFormat)
+	return nil, fmt.Errorf("kernel: %w", ErrFormat)
 }
 
 // read fills p from offset off, or says how much of the file is missing.

@@ -3,6 +3,7 @@ package vm
 import (
 	"time"
 
+	"vmd/hv/boot"
 	"vmd/hv/machine"
 	"vmd/hv/pci"
 	"vmd/hv/virtio/vmmci"
@@ -31,8 +32,14 @@ type shutdown struct {
 }
 
 // addControl gives the guest the device by which OpenBSD's is told to stop, and
-// tells of it.
+// tells of it. A kernel that is known to be of another kind has no driver for
+// it: it would only look at its registers for nothing.
 func (v *vm) addControl() error {
+	if k, err := v.image("kernel"); err != nil {
+		return err
+	} else if k != nil && boot.Identify(*k) != boot.OpenBSD {
+		return nil
+	}
 	v.control = vmmci.New(vmmci.Config{
 		Acked: func(c vmmci.Command) {
 			if c != vmmci.SyncRTC {
@@ -42,6 +49,13 @@ func (v *vm) addControl() error {
 		Announced: func() { v.Loop.Post(v.announced) },
 	})
 	return v.machine.AddLegacy(pci.SlotVMMCI, "vmmci0", v.control, vmmci.ID)
+}
+
+// tellDriver sends a command to the guest's vmmci driver, if it has the device.
+func (v *vm) tellDriver(c vmmci.Command) {
+	if v.control != nil {
+		v.control.Send(c)
+	}
 }
 
 // stop asks the guest to power off, or switches it off.
@@ -60,7 +74,7 @@ func (v *vm) stop(r vmop.VMStopRequest) {
 	// asked to reboot: without ACPI it could not switch itself off, and a reset
 	// counts as a stop now.
 	v.machine.PowerButton()
-	v.control.Send(vmmci.Reboot)
+	v.tellDriver(vmmci.Reboot)
 	v.shutdown.timer = v.Loop.After(ackTime, func() {
 		if !v.shutdown.seen {
 			v.kill("guest does not listen to its power button")

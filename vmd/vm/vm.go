@@ -223,7 +223,7 @@ func (v *vm) pause(vmop.VMID) {
 func (v *vm) unpause(vmop.VMID) {
 	err := v.machine.Resume()
 	if err == nil {
-		v.control.Send(vmmci.SyncRTC) // its clock stood still
+		v.tellDriver(vmmci.SyncRTC) // its clock stood still
 		v.state = vmop.Running
 	}
 	v.reply(vmop.EventUnpaused, err)
