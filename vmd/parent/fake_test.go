@@ -19,6 +19,7 @@ import (
 	"vmd/internal/vmop"
 	"vmd/vmd/config"
 	"vmd/vmd/parent/registry"
+	"vmd/vmd/parent/statefile"
 )
 
 // patience is how long a test waits for what must come. Nothing waits that long
@@ -51,8 +52,9 @@ type daemon struct {
 	t     *testing.T
 	p     *parent
 	roles map[string]*fake
-	spawn chan *fake // every role process that was started, but the first four
-	ended chan error
+	spawn chan *fake    // every role process that was started, but the first four
+	ended chan struct{} // closed when the loop has ended, with err
+	err   error
 	hosts []*os.File // other ends of what stands for /dev/kvm and ptys
 	req   uint64
 }
@@ -89,7 +91,7 @@ func (f *fake) read() {
 // before anything runs.
 func newDaemon(t *testing.T, vms []config.VM, edits ...func(*parent)) *daemon {
 	t.Helper()
-	d := &daemon{t: t, p: fakeParent(t), roles: map[string]*fake{}, spawn: make(chan *fake, 16), ended: make(chan error, 1)}
+	d := &daemon{t: t, p: fakeParent(t), roles: map[string]*fake{}, spawn: make(chan *fake, 16), ended: make(chan struct{})}
 	d.p.cfg.VMs = vms
 	d.p.host = host{
 		openKVM: func() (*os.File, error) { return d.pipe("kvm") },
@@ -121,7 +123,7 @@ func (d *daemon) run() (ready chan struct{}) {
 		d.roles[f.name] = f
 	}
 	p.loop.Post(p.begin)
-	go func() { d.ended <- p.loop.Run() }()
+	go func() { d.err = p.loop.Run(); close(d.ended) }()
 	d.t.Cleanup(d.stop)
 	return ready
 }
@@ -137,6 +139,7 @@ func (d *daemon) wait(c <-chan struct{}) {
 
 func (d *daemon) stop() {
 	d.p.loop.Stop(nil)
+	<-d.ended
 	for _, f := range d.roles {
 		f.conn.Close()
 	}
@@ -193,6 +196,42 @@ func (d *daemon) on(f func()) {
 	d.p.loop.Post(func() { f(); close(done) })
 	d.wait(done)
 }
+
+// eventually asks f, on the loop, until it says yes.
+func (d *daemon) eventually(what string, f func() bool) {
+	d.t.Helper()
+	for late := time.Now().Add(patience); ; {
+		var ok bool
+		if d.on(func() { ok = f() }); ok {
+			return
+		}
+		if time.Now().After(late) {
+			d.t.Fatalf("in vain: %s", what)
+		}
+	}
+}
+
+// until waits until VM name is as f wants it.
+func (d *daemon) until(name string, f func(v *vmop.VM) bool) vmop.VM {
+	d.t.Helper()
+	var v vmop.VM
+	d.eventually("VM "+name, func() bool {
+		for _, v = range d.p.reg.All() {
+			if v.Name == name {
+				return f(&v)
+			}
+		}
+		v = vmop.VM{}
+		return f(&v)
+	})
+	return v
+}
+
+func is(s vmop.State) func(*vmop.VM) bool {
+	return func(v *vmop.VM) bool { return v.ID != 0 && v.State == s }
+}
+
+func deleted(v *vmop.VM) bool { return v.ID == 0 }
 
 // expect returns the next message to a role that is of type typ. Others are
 // left out only where the role is not what the test is about.
@@ -388,12 +427,8 @@ func (d *daemon) event(e vmop.Event, files ...*os.File) {
 func (d *daemon) wantNothingLeft(disk string, taps ...*os.File) {
 	d.t.Helper()
 	var held []*os.File
-	d.on(func() {
-		held, d.hosts = d.hosts, nil
-		if len(d.p.runs) > 0 || len(d.p.taps) > 0 {
-			d.t.Errorf("%d runs, %d taps are left", len(d.p.runs), len(d.p.taps))
-		}
-	})
+	d.eventually("no run, no tap", func() bool { return len(d.p.runs) == 0 && len(d.p.taps) == 0 })
+	d.on(func() { held, d.hosts = d.hosts, nil })
 	for _, r := range append(held, taps...) {
 		d.wantClosed(r)
 	}
@@ -446,4 +481,13 @@ func vmDef(t *testing.T, name string, edits ...func(*config.VM)) config.VM {
 	}
 	v.SetDefaults()
 	return v
+}
+
+func vmNamed(name string) vmop.Ref { return vmop.Ref{Name: name} }
+
+func saveAs(p *parent, s savedState) error { return statefile.Save(p.paths.stateFile(), s) }
+
+func loadAs(p *parent, s *savedState) error {
+	_, err := statefile.Load(p.paths.stateFile(), s)
+	return err
 }

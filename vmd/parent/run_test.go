@@ -13,8 +13,6 @@ import (
 	"vmd/vmd/config"
 )
 
-func vmNamed(name string) vmop.Ref { return vmop.Ref{Name: name} }
-
 // TestStart is the road of one VM, from a client's request until it is gone.
 func TestStart(t *testing.T) {
 	v := vmDef(t, "web", func(v *config.VM) {
@@ -66,23 +64,11 @@ func TestStart(t *testing.T) {
 
 	g.close()
 	d.event(vmop.Event{ID: 1, Kind: vmop.EventPoweroff, CPU: 77})
-	d.on(func() {})
-	d.until("web", vmop.Stopped)
+	d.until("web", is(vmop.Stopped))
 	if rec, _ := d.vm("web"); rec.Past.CPU != 77 {
 		t.Errorf("counters of the run: %+v", rec.Past)
 	}
 	d.wantNothingLeft(v.Disks[0].Path, r)
-}
-
-// until waits for agentx to be told that a VM is in state s.
-func (d *daemon) until(name string, s vmop.State) vmop.VM {
-	d.t.Helper()
-	for {
-		m := d.expect("agentx", vmop.SNMPPut)
-		if v := decoded[vmop.VM](d, m); v.Name == name && v.State == s {
-			return v
-		}
-	}
 }
 
 // wantPage waits for agentx to be given a VM's counter page.
@@ -306,7 +292,7 @@ func TestClientsFiles(t *testing.T) {
 	}
 	g.close()
 	d.event(vmop.Event{ID: g.req.ID, Kind: vmop.EventPoweroff})
-	d.until("mine", vmop.Stopped)
+	d.until("mine", deleted)
 	d.expect("agentx", vmop.SNMPDelete)
 	d.wantNothingLeft(mine, taps...)
 
