@@ -64,6 +64,9 @@ func (r *receiver) serve() {
 	for fresh := 0; r.fill(); {
 		n, err := r.link.ReadFrame(r.bufs, false)
 		if n == 0 && err == nil {
+			if r.q.Halting() {
+				continue // the wake that was meant to end the wait is used up
+			}
 			r.q.Flush()
 			fresh = 0
 			n, err = r.link.ReadFrame(r.bufs, true)

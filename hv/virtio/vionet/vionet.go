@@ -194,8 +194,15 @@ func (d *Device) ReadConfig(off uint64, p []byte) {
 // write in a modern device (virtio 1.3, 5.1.4.2).
 func (d *Device) WriteConfig(uint64, []byte) {}
 
+// errShortHeader refuses a legacy driver that does not merge receive buffers:
+// its header has two bytes less than a link's (virtio 1.3, 5.1.6.1).
+var errShortHeader = errors.New("legacy driver without mergeable receive buffers")
+
 // Activate implements virtio.Device.
 func (d *Device) Activate(features uint64, qs []*virtio.Queue, t virtio.Transport) error {
+	if features&(virtio.VIRTIO_F_VERSION_1|VIRTIO_NET_F_MRG_RXBUF) == 0 {
+		return errShortHeader
+	}
 	pairs := 1
 	if features&VIRTIO_NET_F_MQ != 0 {
 		pairs = len(d.links)

@@ -1,0 +1,25 @@
+package vioscsi_test
+
+import (
+	"testing"
+
+	"vmd/hv/pci"
+	"vmd/hv/virtio"
+	"vmd/hv/virtio/vioscsi"
+	"vmd/hv/virtio/virtiopci"
+	"vmd/hv/virtio/virtiotest"
+)
+
+func TestHostileGuest(t *testing.T) {
+	v := virtiotest.Victim{
+		Slot: pci.SlotCD,
+		New: func(t *testing.T, _ *virtiotest.Host) virtio.Device {
+			img, _ := medium(t)
+			return vioscsi.New(img)
+		},
+		Idle: func(i int) bool { return i == 1 }, // events: there are none
+	}
+	v.Attack(t)
+	v.Legacy, v.Options.Interface = true, virtiopci.Transitional
+	t.Run("legacy", v.Attack)
+}
