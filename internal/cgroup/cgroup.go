@@ -107,6 +107,8 @@ func (t *Tree) SetStarter(pid int) error { return attach(filepath.Join(t.dir, "s
 type Group struct{ dir string }
 
 // Group makes the group called name, for processes that uid starts, or finds it.
+// The error may be about limits that cannot be set: then there is a group all
+// the same.
 func (t *Tree) Group(name string, uid int, l Limits) (*Group, error) {
 	g := &Group{filepath.Join(t.dir, name)}
 	if err := mkdir(g.dir); err != nil {
@@ -116,13 +118,39 @@ func (t *Tree) Group(name string, uid int, l Limits) (*Group, error) {
 		g.Remove()
 		return nil, err
 	}
+	var errs []error
 	for _, s := range l.settings() {
 		if err := write(g.dir, s.file, s.value); err != nil {
-			g.Remove()
-			return nil, fmt.Errorf("limit of %s: %w", name, err)
+			errs = append(errs, fmt.Errorf("set %s of group %s to %q: %w", s.file, name, s.value, err))
 		}
 	}
-	return g, nil
+	return g, errors.Join(errs...)
+}
+
+// WholeDevice returns the block device of which dev, a number as in stat(2), is
+// a partition, or dev itself if it is none.
+func WholeDevice(dev uint64) (uint64, error) {
+	return wholeDevice("/sys/dev/block", dev)
+}
+
+func wholeDevice(sys string, dev uint64) (uint64, error) {
+	name := fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))
+	dir, err := filepath.EvalSymlinks(filepath.Join(sys, name))
+	if err != nil {
+		return 0, fmt.Errorf("no block device %s: %w", name, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "partition")); err != nil {
+		return dev, nil
+	}
+	b, err := os.ReadFile(filepath.Join(filepath.Dir(dir), "dev"))
+	if err != nil {
+		return 0, fmt.Errorf("device of partition %s: %w", name, err)
+	}
+	var major, minor uint32
+	if _, err := fmt.Sscanf(string(b), "%d:%d", &major, &minor); err != nil {
+		return 0, fmt.Errorf("device of partition %s: %w", name, err)
+	}
+	return unix.Mkdev(major, minor), nil
 }
 
 // Dir opens the group's directory, for CLONE_INTO_CGROUP.

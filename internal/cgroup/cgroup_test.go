@@ -116,3 +116,56 @@ func ownerOf(t *testing.T, name string) uint32 {
 	}
 	return st.Uid
 }
+
+// TestWholeDevice builds the part of sysfs that says what is a partition of what.
+func TestWholeDevice(t *testing.T) {
+	sys := t.TempDir()
+	disk := filepath.Join(sys, "devices", "sda")
+	part := filepath.Join(disk, "sda1")
+	block := filepath.Join(sys, "block")
+	for _, d := range []string{part, block} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{filepath.Join(disk, "dev"): "8:0\n", filepath.Join(part, "dev"): "8:1\n", filepath.Join(part, "partition"): "1\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{"8:0": disk, "8:1": part} {
+		if err := os.Symlink(to, filepath.Join(block, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole := unix.Mkdev(8, 0)
+	for _, dev := range []uint64{whole, unix.Mkdev(8, 1)} {
+		if got, err := wholeDevice(block, dev); got != whole || err != nil {
+			t.Errorf("%d: %d, %v", dev, got, err)
+		}
+	}
+	if _, err := wholeDevice(block, unix.Mkdev(0, 42)); err == nil {
+		t.Error("a device that there is not")
+	}
+}
+
+// TestLimitRefused: a limit that the kernel does not take costs the others
+// nothing.
+func TestLimitRefused(t *testing.T) {
+	tree := &Tree{t.TempDir()}
+	for _, f := range []string{"cgroup.procs", "cpu.max"} {
+		if err := os.MkdirAll(filepath.Join(tree.dir, "7"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(tree.dir, "7", f), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g, err := tree.Group("7", os.Getuid(), Limits{MemoryHigh: 1 << 20, CPUPercent: 50})
+	if g == nil || err == nil || !strings.Contains(err.Error(), "memory.high") {
+		t.Fatalf("group %v, error %v", g, err)
+	}
+	if b, _ := os.ReadFile(filepath.Join(tree.dir, "7", "cpu.max")); string(b) != "50000 100000" {
+		t.Errorf("cpu.max is %q", b)
+	}
+}

@@ -211,20 +211,41 @@ func (o *opener) openSocket() error {
 }
 
 // openGroup makes the VM's control group. A host without them has none, and
-// the VM no limits: parent has said so when it started.
+// the VM no limits: parent has said so when it started. A limit that cannot be
+// set keeps no VM from running.
 func (o *opener) openGroup() {
 	if o.cgroups == nil {
 		return
 	}
 	l := &o.run.def.Limits
-	g, err := o.cgroups.Group(strconv.FormatUint(uint64(o.run.id), 10), int(o.ids.uid), cgroup.Limits{
-		CPUPercent: l.CPUPercent, MemoryHigh: l.MemoryHigh, IORead: l.IORead, IOWrite: l.IOWrite, Devices: o.devices,
-	})
+	limits := cgroup.Limits{CPUPercent: l.CPUPercent, MemoryHigh: l.MemoryHigh, IORead: l.IORead, IOWrite: l.IOWrite}
+	if l.IORead+l.IOWrite > 0 {
+		limits.Devices = o.wholeDevices()
+	}
+	g, err := o.cgroups.Group(strconv.FormatUint(uint64(o.run.id), 10), int(o.ids.uid), limits)
 	if err != nil {
+		o.warn = append(o.warn, err.Error())
+	}
+	if g == nil {
 		return
 	}
 	o.group = g
 	if d, err := g.Dir(); err == nil {
 		o.add("cgroup", d)
 	}
+}
+
+// wholeDevices are the devices under the VM's disks, for io.max: that knows
+// whole devices only.
+func (o *opener) wholeDevices() (devs []uint64) {
+	for _, d := range o.devices {
+		whole, err := cgroup.WholeDevice(d)
+		switch {
+		case err != nil:
+			o.warn = append(o.warn, fmt.Sprintf("a disk without the limits on its speed: %v", err))
+		case !slices.Contains(devs, whole):
+			devs = append(devs, whole)
+		}
+	}
+	return devs
 }
