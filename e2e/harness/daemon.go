@@ -34,9 +34,6 @@ import (
 // Patience bounds every wait of this package; an emulated machine is slow.
 const Patience = time.Minute
 
-// commandPatience bounds one vmctl that does not wait for guests.
-const commandPatience = Patience
-
 // Daemon is a vmd in the foreground.
 type Daemon struct {
 	Config string // path of its vm.conf
@@ -58,10 +55,18 @@ var statePaths = []string{"/run/vmd", "/run/vmd.sock", "/var/lib/vmd"}
 // failed test shows its log. Only one runs at a time.
 func StartVMD(t testing.TB, conf string, args ...string) *Daemon {
 	t.Helper()
-	dir := Dir(t)
-	d := &Daemon{t: t, Config: filepath.Join(dir, "vm.conf"), args: args}
+	d := NewVMD(t, conf, args...)
+	d.Start()
+	return d
+}
+
+// NewVMD is StartVMD without the start, for a test that has its own way.
+func NewVMD(t testing.TB, conf string, args ...string) *Daemon {
+	t.Helper()
+	d := &Daemon{t: t, Config: filepath.Join(Dir(t), "vm.conf"), args: args}
 	d.WriteConfig(conf)
 	t.Cleanup(func() {
+		d.hurry()
 		d.Stop()
 		endGuests(t)
 		for _, p := range statePaths {
@@ -71,7 +76,6 @@ func StartVMD(t testing.TB, conf string, args ...string) *Daemon {
 			t.Logf("vmd:\n%s", d.Log())
 		}
 	})
-	d.Start()
 	return d
 }
 
@@ -134,6 +138,18 @@ func (d *Daemon) Signal(sig unix.Signal) {
 
 // Stop ends vmd in good order, guests included, and waits for it.
 func (d *Daemon) Stop() { d.end(unix.SIGTERM) }
+
+// hurry has vmd end, and not wait for guests that do not listen to their power
+// button: Stop, which follows, is the second signal.
+func (d *Daemon) hurry() {
+	if d.cmd == nil {
+		return
+	}
+	d.cmd.Process.Signal(unix.SIGTERM)
+	for end := time.Now().Add(time.Second); time.Now().Before(end) && !strings.Contains(d.Log(), "shutting down"); {
+		time.Sleep(5 * time.Millisecond)
+	}
+}
 
 // Kill ends the parent process as a crash would; guests go on.
 func (d *Daemon) Kill() { d.end(unix.SIGKILL) }
@@ -208,25 +224,35 @@ func (d *Daemon) VmctlAs(name string, args ...string) Result {
 	cmd := exec.Command(Program(d.t, "vmctl"), args...)
 	cmd.Dir = "/"
 	if name != "root" {
-		cred, err := credential(name)
+		cred, err := Credential(name)
 		if err != nil {
 			d.t.Fatal(err)
 		}
 		cmd.SysProcAttr = sysProcAttr(cred)
 	}
+	return Run(d.t, cmd)
+}
+
+// Run runs a command for as long as Patience allows.
+func Run(t testing.TB, cmd *exec.Cmd) Result {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	limit := time.AfterFunc(commandPatience, func() { cmd.Process.Kill() })
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("run %s: %v", cmd, err)
+	}
+	limit := time.AfterFunc(Patience, func() { cmd.Process.Kill() })
 	defer limit.Stop()
-	err := cmd.Run()
+	err := cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		d.t.Fatalf("run vmctl: %v", err)
+		t.Fatalf("run %s: %v", cmd, err)
 	}
 	return Result{Stdout: stdout.String(), Stderr: stderr.String(), Status: cmd.ProcessState.ExitCode()}
 }
 
-func credential(name string) (*syscall.Credential, error) {
+// Credential returns the ids of a user, for a process that is to be his.
+func Credential(name string) (*syscall.Credential, error) {
 	u, err := user.Lookup(name)
 	if err != nil {
 		return nil, err

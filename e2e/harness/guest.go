@@ -88,7 +88,7 @@ func (d *Daemon) ConsoleAs(user, name string) *Console {
 	cmd := exec.Command(Program(d.t, "vmctl"), "console", name)
 	cmd.Dir = "/"
 	if user != "root" {
-		cred, err := credential(user)
+		cred, err := Credential(user)
 		if err != nil {
 			d.t.Fatal(err)
 		}

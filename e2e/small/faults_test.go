@@ -156,6 +156,8 @@ func adopted(t *testing.T, d *harness.Daemon, before map[string]harness.Row) {
 		d.Await(name, "running")
 	}
 	sameRuns(t, d, before)
+	// Until its process has said hello, a VM's console is "busy, try again".
+	harness.WaitFor(t, "a's console", func() bool { return d.VmctlAs("root", "console", "a").Status == 0 })
 	c := d.Console("a")
 	c.Say("still here")
 	c.Expect("still here")

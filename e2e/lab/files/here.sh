@@ -5,7 +5,7 @@
 #
 #	unshare --mount --net sh here.sh FOLDER COMMAND...
 #
-# FOLDER holds passwd, group, subuid and subgid to be used besides the host's.
+# FOLDER holds passwd, group, subuid and subgid to be used before the host's.
 set -eu
 extra=$1
 shift
@@ -20,12 +20,13 @@ mount -t sysfs sysfs /sys 2>/dev/null || true
 mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || true
 for name in passwd group subuid subgid; do
 	own=$extra/own-$name
-	touch "$own"
-	[ ! -e /etc/$name ] || cat /etc/$name >"$own"
-	# What the host has already stays as it is.
-	while IFS= read -r line; do
-		grep -q "^${line%%:*}:" "$own" || printf '%s\n' "$line" >>"$own"
-	done <"$extra/$name"
+	cp "$extra/$name" "$own"
+	# Who is in both is as the tests say.
+	if [ -e /etc/$name ]; then
+		while IFS= read -r line; do
+			grep -q "^${line%%:*}:" "$extra/$name" || printf '%s\n' "$line" >>"$own"
+		done </etc/$name
+	fi
 	chmod 644 "$own"
 	[ -e /etc/$name ] || touch /etc/$name
 	mount --bind "$own" /etc/$name
