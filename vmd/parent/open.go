@@ -24,7 +24,8 @@ type opener struct {
 	disks   []vmop.DiskArg
 	tty     *tty
 	group   *cgroup.Group
-	images  map[string]image
+	images  map[string]image // all, by path
+	known   map[string]image // those that were opened by their paths
 	devices []uint64
 	raw     rawDisks
 	warn    []string
@@ -36,7 +37,7 @@ func (o *opener) add(name string, f *os.File) { o.files = append(o.files, named{
 // has opened by then is in o.
 func (o *opener) open() error {
 	o.tty = o.run.tty
-	o.images = map[string]image{}
+	o.images, o.known = map[string]image{}, map[string]image{}
 	if err := checkMemory(o.run.def.MemoryBytes, o.p.memory); err != nil {
 		return err
 	}
@@ -85,7 +86,7 @@ func (o *opener) openCDROM() error {
 	if err := o.openOne("cdrom", o.run.def.CDROM, cdromFile); err != nil {
 		return err
 	}
-	_, err := o.inspect(o.files[len(o.files)-1].file, o.run.def.CDROM, config.FormatRaw)
+	_, err := o.inspect("cdrom", o.files[len(o.files)-1].file, o.run.def.CDROM, config.FormatRaw)
 	return err
 }
 
@@ -96,7 +97,7 @@ func (o *opener) openDisks() error {
 			return err
 		}
 		top := o.files[len(o.files)-1].file
-		im, err := o.inspect(top, d.Path, d.Format)
+		im, err := o.inspect(name, top, d.Path, d.Format)
 		if err != nil {
 			return err
 		}
@@ -157,7 +158,8 @@ func (o *opener) openOne(name, path string, k kind) error {
 	return nil
 }
 
-func (o *opener) inspect(f *os.File, path string, want config.Format) (image, error) {
+// inspect finds out what the image is that is called name.
+func (o *opener) inspect(name string, f *os.File, path string, want config.Format) (image, error) {
 	im, err := inspect(f, want)
 	if err == nil && want == config.FormatAuto && im.format == "qcow2" && o.raw.has(path, im.id) {
 		o.warn = append(o.warn, fmt.Sprintf("disk %q: it was raw and now looks like qcow2; used as raw unless vm.conf says its format", path))
@@ -167,6 +169,9 @@ func (o *opener) inspect(f *os.File, path string, want config.Format) (image, er
 		return im, &coded{vmop.ErrDisk, fmt.Errorf("disk %q: %w", path, err)}
 	}
 	o.images[path] = im
+	if o.run.given[name] == nil { // else the path is a client's word
+		o.known[path] = im
+	}
 	o.devices = append(o.devices, im.dev)
 	return im, nil
 }

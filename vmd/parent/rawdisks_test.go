@@ -17,6 +17,7 @@ func TestRawStaysRaw(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := fakeParent(t)
+	given := map[string]*os.File{}
 	format := config.FormatAuto
 	look := func() string {
 		t.Helper()
@@ -26,12 +27,12 @@ func TestRawStaysRaw(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		o := opener{images: map[string]image{}, raw: p.raw}
-		im, err := o.inspect(f, path, format)
+		o := opener{run: &run{given: given}, images: map[string]image{}, known: map[string]image{}, raw: p.raw}
+		im, err := o.inspect("disk0", f, path, format)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.rememberRaw(o.images)
+		p.rememberRaw(o.known)
 		return im.format
 	}
 	write := func() {
@@ -51,6 +52,22 @@ func TestRawStaysRaw(t *testing.T) {
 	write()
 	if got := look(); got != "raw" {
 		t.Errorf("then it is %s", got)
+	}
+	// A client can say of a file of its own that it has that path.
+	if mine, err := os.Open(tempFile(t, "mine")); err != nil {
+		t.Fatal(err)
+	} else {
+		defer mine.Close()
+		given["disk0"] = mine
+		o := opener{run: &run{given: given}, images: map[string]image{}, known: map[string]image{}, raw: p.raw}
+		if _, err := o.inspect("disk0", mine, path, config.FormatRaw); err != nil {
+			t.Fatal(err)
+		}
+		p.rememberRaw(o.known)
+		clear(given)
+	}
+	if got := look(); got != "raw" {
+		t.Errorf("after a client's word it is %s", got)
 	}
 	format = config.FormatQcow2
 	if got := look(); got != "qcow2" {

@@ -22,14 +22,15 @@ type run struct {
 	uuid [16]byte
 	def  config.VM
 
-	given map[string]*os.File // by the client that started it
-	names []string            // of what it gave: none of that is opened by its path
-	root  bool                // nobody but root chose what is opened
-	tty   *tty
-	files []named // for the VM process; none any more once it has them
-	disks []vmop.DiskArg
-	nics  []nic
-	group *cgroup.Group
+	given  map[string]*os.File // by the client that started it
+	names  []string            // of what it gave: none of that is opened by its path
+	root   bool                // nobody but root chose what is opened
+	tty    *tty
+	images map[string]image // what its disks are, by path
+	files  []named          // for the VM process; none any more once it has them
+	disks  []vmop.DiskArg
+	nics   []nic
+	group  *cgroup.Group
 
 	opening  bool   // an opener is at work: nothing may be given back yet
 	cancel   *coded // why it is to fail when that is done
@@ -86,10 +87,11 @@ func (r *run) keep(files map[string]*os.File, names []string) {
 // opened goes on with a start once its files are open.
 func (p *parent) opened(r *run, o *opener, err error) {
 	r.files, r.disks, r.tty, r.group = o.files, o.disks, o.tty, o.group
-	for path, im := range o.images {
+	r.images = o.images
+	for path, im := range o.known {
 		p.images[path] = im
 	}
-	p.rememberRaw(o.images)
+	p.rememberRaw(o.known)
 	for _, w := range o.warn {
 		p.log.Warn().Str("vm", r.def.Name).Msg(w)
 	}

@@ -128,9 +128,17 @@ func rootsOwn(st fs.FileInfo) bool {
 
 // decorate adds to a record what the registry does not know: sizes.
 func (p *parent) decorate(v *vmop.VM) {
+	r := p.runs[v.ID]
 	for i := range v.Disks {
 		d := &v.Disks[i]
-		if im, ok := p.images[d.Path]; ok {
+		im, ok := image{}, false
+		if r != nil {
+			im, ok = r.images[d.Path]
+		}
+		if !ok {
+			im, ok = p.images[d.Path]
+		}
+		if ok {
 			d.Size, d.Used = im.size, im.used
 			if d.Format == "" || im.format == "block" {
 				d.Format = im.format
