@@ -119,6 +119,14 @@ func (m *MasterAgent) Stop() { m.end(unix.SIGTERM) }
 // Kill ends the agent as a crash would (SIGKILL) and waits for it.
 func (m *MasterAgent) Kill() { m.end(unix.SIGKILL) }
 
+// Signal sends a signal to the agent, as one that suspends it.
+func (m *MasterAgent) Signal(sig unix.Signal) {
+	m.t.Helper()
+	if err := m.cmd.Process.Signal(sig); err != nil {
+		m.t.Fatalf("send %v to snmpd: %v", sig, err)
+	}
+}
+
 // Restart is Stop and Start.
 func (m *MasterAgent) Restart() {
 	m.t.Helper()

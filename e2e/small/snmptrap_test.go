@@ -1,0 +1,201 @@
+package small
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmd/e2e/harness"
+	"vmd/internal/testenv"
+)
+
+// trapLog is what a snmptrapd has received.
+type trapLog struct {
+	addr string
+
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *trapLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *trapLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// trapOID is snmpTrapOID.0 with a notification of VM-MIB.
+var trapOID = regexp.MustCompile(`\.1\.3\.6\.1\.6\.3\.1\.1\.4\.1\.0 = OID: \.1\.3\.6\.1\.2\.1\.236\.0\.(\d+)\b`)
+
+// kinds are the last numbers of the notifications, in order.
+func (l *trapLog) kinds() (list []int) {
+	for _, m := range trapOID.FindAllStringSubmatch(l.String(), -1) {
+		n, _ := strconv.Atoi(m[1])
+		list = append(list, n)
+	}
+	return list
+}
+
+// snmptrapd starts net-snmp's receiver of notifications.
+func snmptrapd(t *testing.T) *trapLog {
+	t.Helper()
+	bin := testenv.Tool(t, "snmptrapd")
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &trapLog{addr: c.LocalAddr().String()}
+	c.Close()
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "snmptrapd.conf")
+	if err := os.WriteFile(conf, []byte("disableAuthorization yes\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bin, "-f", "-Lo", "-On", "-C", "-c", conf, "udp:"+l.addr)
+	cmd.Env = append(os.Environ(), "MIBS=", "MIBDIRS="+dir, "SNMP_PERSISTENT_DIR="+filepath.Join(dir, "state"))
+	cmd.Stdout, cmd.Stderr = l, l
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		if t.Failed() {
+			t.Logf("snmptrapd:\n%s", l)
+		}
+	})
+	harness.WaitFor(t, "snmptrapd", func() bool { return strings.Contains(l.String(), "NET-SNMP version") })
+	return l
+}
+
+// A real snmptrapd receives each notification that a VM of vmd can cause, per VM
+// and in bulk.
+func TestSNMPNotifications(t *testing.T) {
+	dir := setUp(t)
+	halt := harness.Tiny(t, dir, "halt", "x", harness.TinyHalt)
+	fault := harness.Tiny(t, dir, "fault", "x", harness.TinyFault)
+	vms := define("vm", halt, "disable")
+	h := newSNMPHost(t, "notifications both", vms+define("bad", fault, "disable", "restart never"))
+	h.await("1.2.0", int64(2))
+	const running, shuttingDown, shutdown, paused, crashed, deleted, bulk = 1, 2, 3, 4, 9, 10, 10
+	await := func(kind int) {
+		t.Helper()
+		harness.WaitFor(t, fmt.Sprintf("notification %d", kind), func() bool { return slices.Contains(h.traps.kinds(), kind) })
+	}
+	if got := h.traps.kinds(); len(got) > 0 {
+		t.Errorf("VMs that were there at the start cause %v", got)
+	}
+	h.vmd.Vmctl("start", "vm")
+	await(running)
+	h.vmd.Vmctl("pause", "vm")
+	await(paused)
+	h.vmd.Vmctl("unpause", "vm")
+	h.vmd.Await("vm", "running")
+	h.vmd.Vmctl("stop", "vm") // which this guest does not hear
+	await(shuttingDown)
+	h.vmd.Vmctl("stop", "-f", "vm")
+	await(shutdown)
+	h.vmd.VmctlAs("root", "start", "bad")
+	await(crashed)
+	h.vmd.WriteConfig(fmt.Sprintf("agentx path %q notifications both\n%s", h.snmpd.Socket, vms))
+	h.vmd.Vmctl("reload")
+	await(deleted)
+	for _, kind := range []int{running, paused, shuttingDown, shutdown, crashed, deleted} {
+		await(bulk + kind)
+	}
+	id := h.vmd.Row("vm").ID
+	for _, want := range []string{
+		fmt.Sprintf(`.236.1.4.1.2.%d = STRING: "vm"`, id),
+		fmt.Sprintf(`.236.1.4.1.6.%d = INTEGER: 4`, id), // the state that it left
+		`.236.1.11.0 = `,
+	} {
+		if !strings.Contains(h.traps.String(), want) {
+			t.Errorf("no trap with %s", want)
+		}
+	}
+}
+
+// masterBack is how long vmd may take to be back with a master that is: 5 s, and
+// as much again for a machine that is emulated or shared.
+const masterBack = 10 * time.Second
+
+// A master that dies, restarts or hangs keeps no VM from anything, and vmd is back
+// with it by itself.
+func TestSNMPMasterComesAndGoes(t *testing.T) {
+	dir := setUp(t)
+	h := newSNMPHost(t, "", halting(t, dir, "a")+define("b", filepath.Join(dir, "a"), "disable"))
+	h.await("1.2.0", int64(2))
+	a, b := h.vmd.Await("a", "running"), h.vmd.Row("b")
+	for name, away := range map[string]struct{ leave, back func() }{
+		"killed":  {h.snmpd.Kill, h.snmpd.Start},
+		"ended":   {h.snmpd.Stop, h.snmpd.Start},
+		"stopped": {func() { h.snmpd.Signal(unix.SIGSTOP) }, func() { h.snmpd.Signal(unix.SIGCONT) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			away.leave()
+			h.vmd.Vmctl("start", "b")
+			h.vmd.Await("b", "running")
+			h.vmd.Vmctl("stop", "-fw", "b")
+			away.back()
+			start := time.Now()
+			h.await("1.2.0", int64(2))
+			if took := time.Since(start); took > masterBack {
+				t.Errorf("it took vmd %v to come back", took)
+			}
+			if now := h.vmd.Row("a"); now.PID != a.PID || now.State != "running" {
+				t.Errorf("a was %+v, is %+v", a, now)
+			}
+			// What happened in between is told.
+			harness.WaitFor(t, "the traps about b", func() bool {
+				return strings.Count(h.traps.String(), fmt.Sprintf("236.1.4.1.6.%d = INTEGER: ", b.ID)) >= 2
+			})
+			h.traps.mu.Lock()
+			h.traps.text.Reset()
+			h.traps.mu.Unlock()
+		})
+	}
+}
+
+// A guest whose process does not run is read like any other.
+func TestSNMPDoesNotWaitForAGuest(t *testing.T) {
+	dir := setUp(t)
+	h := newSNMPHost(t, "", halting(t, dir, "a", "b"))
+	h.vmd.Await("b", "running")
+	a := h.vmd.Await("a", "running")
+	h.await("1.2.0", int64(2))
+	h.await(fmt.Sprintf("1.4.1.6.%d", a.ID), int64(4))
+	if err := unix.Kill(a.PID, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Kill(a.PID, unix.SIGCONT)
+	// snmpd drops a subagent that takes a second (agentXTimeout, one of six
+	// tries): whoever waited for the guest would be gone.
+	for range 3 {
+		if got := h.get(fmt.Sprintf("1.4.1.6.%d", a.ID)); got != int64(4) {
+			t.Errorf("state of the guest: %v", got)
+		}
+		if vars := harness.Walk(t, h.snmpd, harness.VMMIB); len(vars) < 8+2*17 {
+			t.Errorf("%d variables", len(vars))
+		}
+	}
+	if strings.Contains(h.vmd.Log(), "no session with the master agent") {
+		t.Error("the session was lost")
+	}
+}
