@@ -72,7 +72,7 @@ func (m *Machine) addBoard() error {
 		m.port(chipset.PVPanicPort, 1, panicked),
 		m.port(chipset.PMBase, chipset.PMSize, m.board.pm),
 		m.pci.MapConfig(chipset.NewResetControl(reset)),
-		m.pci.AddChipset(),
+		m.pci.AddHostBridge(),
 	)
 }
 

@@ -62,6 +62,9 @@ func (m *Machine) loadFirmware(f boot.Image, dev BootDevice) error {
 	if err := m.mapFirmware(f); err != nil {
 		return fmt.Errorf("firmware: %w", err)
 	}
+	if err := m.pci.AddSouthBridge(); err != nil {
+		return err
+	}
 	files, err := m.firmwareFiles(dev)
 	if err != nil {
 		return err

@@ -13,15 +13,21 @@ const (
 	devicePIIX4  = 0x7113
 )
 
-// AddChipset puts the i440FX host bridge, the PIIX3 and the power management
-// function of the PIIX4 into slots 0 to 2. They hold registers that firmware
-// writes and reads back; what those stand for is wired elsewhere.
-func (b *Bus) AddChipset() error {
+// AddHostBridge puts the i440FX host bridge into slot 0. It holds registers
+// that firmware writes and reads back; what those stand for is wired elsewhere.
+func (b *Bus) AddHostBridge() error {
+	return b.addPart(SlotHostBridge, deviceI440FX, 0x060000, 2, []register{
+		{0x59, make([]byte, 7), 0xff}, // PAM0-6: shadow RAM is always RAM here
+		{0x72, []byte{0x02}, 0xff},    // SMRAM
+	})
+}
+
+// AddSouthBridge puts the PIIX3 and the power management function of the PIIX4
+// into slots 1 and 2, for firmware that looks for them. A kernel that is booted
+// directly finds what they stand for in its ACPI tables, and is spared some 300
+// accesses to them.
+func (b *Bus) AddSouthBridge() error {
 	return errors.Join(
-		b.addPart(SlotHostBridge, deviceI440FX, 0x060000, 2, []register{
-			{0x59, make([]byte, 7), 0xff}, // PAM0-6: shadow RAM is always RAM here
-			{0x72, []byte{0x02}, 0xff},    // SMRAM
-		}),
 		b.addPart(SlotISABridge, devicePIIX3, 0x060100, 0, []register{
 			{0x60, []byte{0x80, 0x80, 0x80, 0x80}, 0xff}, // PIRQA-D, unrouted
 		}),

@@ -89,7 +89,7 @@ func newMachine(t testing.TB) *machine {
 		MMIO:   pci.Window{Base: mmioBase, Size: mmioEnd - mmioBase},
 		MMIO64: pci.Window{Base: highBase, Size: 1 << 30},
 	})
-	if err := errors.Join(m.bus.MapConfig(&m.rst), m.bus.AddChipset()); err != nil {
+	if err := errors.Join(m.bus.MapConfig(&m.rst), m.bus.AddHostBridge(), m.bus.AddSouthBridge()); err != nil {
 		t.Fatal(err)
 	}
 	return m
