@@ -43,6 +43,7 @@ type wire struct {
 	full    error // of every write
 	offload uint32
 	active  bool
+	eat     bool // the next look for a frame lasts until it is woken
 }
 
 func newWire() *wire {
@@ -63,12 +64,12 @@ func (w *wire) SetOffload(bits uint32) error {
 func (w *wire) ReadFrame(bufs [][]byte, wait bool) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for wait && len(w.in) == 0 && !w.woken && w.err == nil {
+	for (wait || w.eat) && len(w.in) == 0 && !w.woken && w.err == nil {
 		w.reading = true
 		w.cond.Broadcast()
 		w.cond.Wait()
 	}
-	w.reading = false
+	w.reading, w.eat = false, false
 	if w.err != nil {
 		return 0, w.err
 	}
@@ -473,6 +474,24 @@ func TestPauseGivesBuffersBack(t *testing.T) {
 		if head, n := g.rx.Wait(); n != uint32(72+i) || int(head) != i {
 			t.Fatalf("buffer %d with %d bytes, want %d with %d", head, n, i, 72+i)
 		}
+	}
+}
+
+// A look for a frame that takes the wake does not make the queue wait for
+// another: it is to halt.
+func TestPauseBetweenTwoLooks(t *testing.T) {
+	g := boot(t, vionet.Config{}, featureSets["mergeable"], nil)
+	g.wire.mu.Lock()
+	g.wire.eat = true
+	g.wire.mu.Unlock()
+	g.rx.Add(virtiotest.Out(g.buf, 2048))
+	g.rx.Kick()
+	g.wire.idle()
+	g.fn.Pause()
+	g.fn.Resume()
+	g.wire.send(frame(60, mac))
+	if _, n := g.rx.Wait(); n != 72 {
+		t.Errorf("used length %d, want 72", n)
 	}
 }
 
