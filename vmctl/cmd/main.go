@@ -46,6 +46,9 @@ func (t *tool) run(args []string) error {
 	if err != nil {
 		return err
 	}
+	if args[0] == completeWord {
+		return t.complete(args[1:])
+	}
 	root := t.root()
 	name, err := resolve(root, args[0])
 	if err != nil {
@@ -122,7 +125,7 @@ func (t *tool) root() *cobra.Command {
 	root.SetErr(t.err)
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	for _, c := range []*cobra.Command{
-		t.consoleCmd(), t.createCmd(), t.loadCmd(), t.logCmd(), t.pauseCmd(), t.reloadCmd(), t.resetCmd(),
+		t.completionCmd(), t.consoleCmd(), t.createCmd(), t.loadCmd(), t.logCmd(), t.pauseCmd(), t.reloadCmd(), t.resetCmd(),
 		t.restartCmd(), t.showCmd(), t.startCmd(), t.statsCmd(), t.statusCmd(), t.stopCmd(), t.unpauseCmd(), t.waitCmd(),
 	} {
 		t.adopt(c)
