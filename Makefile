@@ -88,9 +88,12 @@ fuzz:
 demo: packages all
 	@$(GO) run ./e2e/demo
 
-# Boot time, exits and memory against QEMU, in one run in virtual time.
+# Boot time, exits and memory against QEMU, in one run in virtual time; then the
+# time of a walk of the MIB.
 bench: packages all
 	@$(GO) run ./e2e/bench
+	@echo; echo "== SNMP: snmpbulkwalk through snmpd; the last line is a subagent in C (libsnmp-dev)"
+	@$(GO) test ./vmd/subagent -run '^$$' -bench Walk -benchtime 3x | grep ^Benchmark
 
 clean:
 	rm -rf bin .cache

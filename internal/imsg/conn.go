@@ -14,7 +14,7 @@ import (
 // How many messages, and how many bytes of payload, may wait for a peer that
 // does not read. A peer further behind than that is taken for dead.
 const (
-	maxQueue      = 4096
+	maxQueue      = 16384 // a record for each of ten thousand VMs, and more
 	maxQueueBytes = 16 << 20
 )
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/gosnmp/gosnmp"
+	"github.com/rs/zerolog"
 
 	"vmd/internal/counters"
 	"vmd/internal/privsep"
@@ -25,6 +26,9 @@ import (
 // testID is what the role runs as, in place of _vmd and _agentx.
 const testID = 64998
 
+// quiet is the name of a role whose log would tear up a benchmark's lines.
+const quiet = "quiet"
+
 // TestMain is the role process, when a test has spawned itself as one.
 func TestMain(m *testing.M) {
 	if privsep.RoleName() == "" {
@@ -33,6 +37,9 @@ func TestMain(m *testing.M) {
 	p, err := privsep.Inherit()
 	if err == nil {
 		p.UID, p.GID = testID, testID
+		if p.Name == quiet {
+			p.Log = zerolog.Nop()
+		}
 		err = Run(p)
 	}
 	if err != nil {
@@ -45,7 +52,7 @@ func TestMain(m *testing.M) {
 // host is a host as far as SNMP is concerned: a real snmpd, the role in its jail,
 // the test as its parent, and a manager.
 type testHost struct {
-	t      *testing.T
+	t      testing.TB
 	snmpd  *testenv.MasterAgent
 	role   *privsep.Child
 	client *gosnmp.GoSNMP
@@ -55,7 +62,7 @@ type testHost struct {
 	config vmop.SNMPConfig
 }
 
-func newHost(t *testing.T, config vmop.SNMPConfig, lines ...string) *testHost {
+func newHost(t testing.TB, config vmop.SNMPConfig, lines ...string) *testHost {
 	testenv.Root(t)
 	sink, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
@@ -64,7 +71,11 @@ func newHost(t *testing.T, config vmop.SNMPConfig, lines ...string) *testHost {
 	t.Cleanup(func() { sink.Close() })
 	lines = append(lines, "trap2sink "+sink.LocalAddr().String()+" public")
 	h := &testHost{t: t, sink: sink, snmpd: testenv.Snmpd(t, lines...), config: config}
-	if h.role, err = privsep.Spawn("agentx", privsep.SpawnOptions{Unprivileged: usesCgo()}); err != nil {
+	o := privsep.SpawnOptions{Unprivileged: usesCgo()}
+	if _, ok := t.(*testing.B); ok {
+		o.Name = quiet
+	}
+	if h.role, err = privsep.Spawn("agentx", o); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
