@@ -88,6 +88,39 @@ func TestFilterDecides(t *testing.T) {
 	}
 }
 
+func TestWithout(t *testing.T) {
+	rules, err := collect([]string{"stdio", "kvm"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	describe := func(entry string) string {
+		var b strings.Builder
+		for _, r := range without(rules, entry) {
+			b.WriteString(r.String() + "\n")
+		}
+		return b.String()
+	}
+	all := describe("")
+	for _, c := range []struct{ entry, gone, stays string }{
+		{"sendmsg", "sendmsg\n", "recvmsg\n"},
+		{"ioctl=0xae80", "0xae80", "0x4008ae61"},
+		{"ioctl", "ioctl", "sendmsg\n"},
+	} {
+		got := describe(c.entry)
+		if strings.Contains(got, c.gone) || !strings.Contains(got, c.stays) || !strings.Contains(all, c.gone) {
+			t.Errorf("without %s:\n%s", c.entry, got)
+		}
+	}
+	for _, entry := range []string{"nothing", "ioctl=x", "sendmsg=1", "ioctl=1"} {
+		if got := describe(entry); got != all {
+			t.Errorf("without %s:\n%s", entry, got)
+		}
+	}
+	if describe("") != all {
+		t.Error("the table has changed")
+	}
+}
+
 func TestUnknownPromise(t *testing.T) {
 	if err := Apply("everything"); err == nil {
 		t.Error("no error")
