@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 
-	"vmd/internal/counters"
 	"vmd/internal/vmop"
 )
 
@@ -140,7 +139,7 @@ func countersOf(s *vmop.Stats) *jsonCounters {
 
 // writeJSON writes what the table does not have room for.
 func writeJSON(w io.Writer, vms []vmop.VM, stats map[uint32]*vmop.Stats, n *names) error {
-	now := counters.Monotonic()
+	now := monotonic()
 	s := jsonStatus{Version: jsonVersion, VMs: make([]jsonVM, 0, len(vms))}
 	for i := range vms {
 		v := jsonOf(&vms[i], n, now)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"vmd/internal/counters"
 	"vmd/internal/scaled"
 	"vmd/internal/vmop"
 	"vmd/vmctl/client"
@@ -76,7 +75,7 @@ func (t *tool) status(ctx context.Context, r vmop.ListRequest, o statusOptions) 
 	case t.json:
 		err = writeJSON(w, vms, stats, newNames())
 	case o.details:
-		err = writeDetails(w, vms, stats, newNames(), counters.Monotonic())
+		err = writeDetails(w, vms, stats, newNames(), monotonic())
 	default:
 		err = writeTable(w, vms, newNames(), t.stateColour())
 	}
