@@ -43,7 +43,6 @@ func (t *tool) runFleet(name string, args []string) error {
 
 func (t *tool) fleetCmd(name string) *cobra.Command {
 	var r vmop.ListRequest
-	var asJSON bool
 	c := &cobra.Command{
 		Use: name + " [-r] [id]",
 		RunE: func(c *cobra.Command, args []string) (err error) {
@@ -55,11 +54,11 @@ func (t *tool) fleetCmd(name string) *cobra.Command {
 					return err
 				}
 			}
-			return t.fleetStatus(c.Context(), r, asJSON)
+			return t.fleetStatus(c.Context(), r, t.json)
 		},
 	}
 	c.Flags().BoolVarP(&r.Running, "running", "r", false, "")
-	c.Flags().BoolVar(&asJSON, "json", false, "")
+	c.Flags().BoolVar(&t.json, "json", t.json, "")
 	return c
 }
 

@@ -83,6 +83,9 @@ func TestFleetWithAHostDown(t *testing.T) {
 		t.Errorf("status %d, %s, want %s\n%s", status, errs, want, out)
 	}
 	out, _, status = fleetRun(t, "-H", down+","+up, "status", "--json")
+	if before, _, _ := fleetRun(t, "--json", "-H", down+","+up, "status"); before != out {
+		t.Errorf("--json before the command: %s, and behind it: %s", before, out)
+	}
 	var got jsonFleet
 	if err := json.Unmarshal([]byte(out), &got); err != nil {
 		t.Fatal(err)
