@@ -42,6 +42,8 @@ install: all
 	done
 	install -m 644 etc/vm.conf $(DESTDIR)$(DOCDIR)/vm.conf
 	install -m 644 etc/nftables/vmd.nft $(DESTDIR)$(DOCDIR)/vmd.nft
+	install -d $(DESTDIR)$(DOCDIR)/monitoring
+	install -m 644 etc/monitoring/* $(DESTDIR)$(DOCDIR)/monitoring/
 	test -e $(DESTDIR)$(SYSCONFDIR)/vm.conf || install -m 644 etc/vm.conf $(DESTDIR)$(SYSCONFDIR)/vm.conf
 	$(PLACES) etc/systemd/vmd.service >bin/vmd.service
 	install -m 644 bin/vmd.service $(DESTDIR)$(LIBDIR)/systemd/system/vmd.service
