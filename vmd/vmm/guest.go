@@ -113,12 +113,16 @@ func (v *vmm) adopt(m imsg.Msg) {
 	}
 	sock := m.TakeFile(0)
 	if sock == nil || v.guests[r.ID] != nil {
-		v.fail(r.ID, vmop.ErrInternal, "adopt VM %d: no connection, or one too many", r.ID)
+		// Nothing has happened to the VM: it must not be taken for gone.
+		v.tell(vmop.Event{ID: r.ID, Kind: vmop.EventError, Code: vmop.ErrInternal, Detail: "adopt: no connection, or one too many"})
+		if sock != nil {
+			sock.Close()
+		}
 		return
 	}
 	conn, err := imsg.New(sock)
 	if err != nil {
-		v.fail(r.ID, vmop.ErrInternal, "adopt VM %d: %v", r.ID, err)
+		v.tell(vmop.Event{ID: r.ID, Kind: vmop.EventError, Code: vmop.ErrInternal, Detail: fmt.Sprintf("adopt: %v", err)})
 		return
 	}
 	fd, err := unix.PidfdOpen(r.PID, unix.PIDFD_NONBLOCK)
