@@ -19,6 +19,15 @@ import (
 // killTime is how long a VM process may take to end after it was told to.
 const killTime = 10 * time.Second
 
+// lastWords is how long a process's last messages are waited for once it has
+// ended. Its end of the connection may be open still: it can have been passed to
+// somebody outside, like the socket of a console.
+const lastWords = 500 * time.Millisecond
+
+// pace is what a VM process may say. An honest one says little; from another,
+// neither we nor parent shall have to hear it all.
+var pace = privsep.Pace{Burst: 256, Every: 10 * time.Millisecond}
+
 // guest is one VM process.
 type guest struct {
 	v    *vmm
@@ -74,7 +83,7 @@ func (v *vmm) start(m imsg.Msg) {
 		st := <-child.Exited
 		v.Loop.Post(func() { g.exited(st.String(), st.CPU) })
 	}()
-	v.Loop.Read(g.conn, g.handle, g.gone)
+	v.Loop.ReadPaced(g.conn, pace, g.handle, g.gone)
 	g.define(r, m)
 }
 
@@ -104,49 +113,47 @@ func extract(r *vmop.VMStartRequest, m *imsg.Msg, name string) *os.File {
 }
 
 // adopt takes over a VM process that an earlier vmm started. The process says
-// hello on the connection that parent made.
+// hello on the connection that parent made; the pidfd is parent's as well, who
+// has looked whether that process is a VM's.
 func (v *vmm) adopt(m imsg.Msg) {
 	var r vmop.VMAdoptRequest
 	if err := imsg.Unmarshal(m.Payload, &r); err != nil {
 		v.Log.Error().Err(err).Msg("bad message")
 		return
 	}
-	sock := m.TakeFile(0)
-	if sock == nil || v.guests[r.ID] != nil {
-		// Nothing has happened to the VM: it must not be taken for gone.
-		v.tell(vmop.Event{ID: r.ID, Kind: vmop.EventError, Code: vmop.ErrInternal, Detail: "adopt: no connection, or one too many"})
-		if sock != nil {
-			sock.Close()
-		}
+	if len(m.Files) != 2 || v.guests[r.ID] != nil {
+		v.fail(r.ID, vmop.ErrInternal, "adopt VM %d: no connection and process, or one too many", r.ID)
 		return
 	}
-	conn, err := imsg.New(sock)
+	conn, err := imsg.New(m.TakeFile(0))
 	if err != nil {
-		v.tell(vmop.Event{ID: r.ID, Kind: vmop.EventError, Code: vmop.ErrInternal, Detail: fmt.Sprintf("adopt: %v", err)})
+		v.fail(r.ID, vmop.ErrInternal, "adopt VM %d: %v", r.ID, err)
 		return
 	}
-	fd, err := unix.PidfdOpen(r.PID, unix.PIDFD_NONBLOCK)
-	if err != nil {
-		conn.Close()
-		v.tell(vmop.Event{ID: r.ID, Kind: vmop.EventCrashed, Detail: fmt.Sprintf("process %d: %v", r.PID, err)})
-		return
-	}
-	g := &guest{v: v, id: r.ID, pid: r.PID, conn: conn, started: true,
-		kill: func() { unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) }}
+	proc := m.TakeFile(1)
+	g := &guest{v: v, id: r.ID, pid: r.PID, conn: conn, started: true, kill: func() { killPidfd(proc) }}
 	v.guests[r.ID] = g
 	go func() {
-		waitPidfd(fd)
+		waitPidfd(proc)
 		v.Loop.Post(func() {
-			unix.Close(fd)
+			proc.Close()
 			g.exited("gone", 0) // not our child: there is no status to be had
 		})
 	}()
-	v.Loop.Read(conn, g.handle, g.gone)
+	v.Loop.ReadPaced(conn, pace, g.handle, g.gone)
 }
 
-// waitPidfd waits for the process behind fd to end.
-func waitPidfd(fd int) {
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+// killPidfd ends the process behind f. Once f is closed that is nobody, and not
+// whoever has got the number of the descriptor.
+func killPidfd(f *os.File) {
+	if raw, err := f.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+	}
+}
+
+// waitPidfd waits for the process behind f to end.
+func waitPidfd(f *os.File) {
+	p := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
 	for {
 		if n, err := unix.Ppoll(p, nil, nil); n > 0 || err != nil && err != unix.EINTR {
 			return
@@ -163,7 +170,7 @@ func (g *guest) handle(m imsg.Msg) {
 			g.protest(err)
 			return
 		}
-		e.ID, e.PID = g.id, g.pid
+		e.ID, e.PID, e.Detail = g.id, g.pid, vmop.Text(e.Detail)
 		g.event(e)
 	case vmop.VMHello:
 		var h vmop.Hello
@@ -229,6 +236,9 @@ func (g *guest) gone(error) {
 
 func (g *guest) exited(how string, cpu time.Duration) {
 	g.exit, g.cpu = how, cpu
+	if !g.eof {
+		g.v.Loop.After(lastWords, g.conn.Close)
+	}
 	g.finish()
 }
 
