@@ -71,6 +71,11 @@ func (l *Loop) Stop(err error) {
 // handle leaves in the message is closed. When c ends, gone is run with the
 // reason.
 func (l *Loop) Read(c *imsg.Conn, handle func(imsg.Msg), gone func(error)) {
+	l.read(c, func() {}, handle, gone)
+}
+
+// read is Read that calls pause before each message but the first.
+func (l *Loop) read(c *imsg.Conn, pause func(), handle func(imsg.Msg), gone func(error)) {
 	go func() {
 		next := make(chan struct{}, 1)
 		for {
@@ -86,6 +91,7 @@ func (l *Loop) Read(c *imsg.Conn, handle func(imsg.Msg), gone func(error)) {
 			})
 			select {
 			case <-next:
+				pause()
 			case <-l.done:
 				c.Close()
 				return

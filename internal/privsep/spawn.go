@@ -66,6 +66,9 @@ type Child struct {
 // Kill ends the process at once.
 func (c *Child) Kill() { c.proc.Kill() }
 
+// Title is what ps shows of the process called name, and /proc/PID/cmdline.
+func Title(name string) string { return "vmd: " + name }
+
 // Spawn starts this program again in the given role, connected by a message
 // socket. What the role's entry in Roles says about namespaces is done here;
 // the rest the process does itself, in Confine.
@@ -90,7 +93,7 @@ func Spawn(role string, o SpawnOptions) (*Child, error) {
 		defer null.Close()
 		stdin = null
 	}
-	proc, err := os.StartProcess(o.Program, []string{"vmd: " + o.Name}, &os.ProcAttr{
+	proc, err := os.StartProcess(o.Program, []string{Title(o.Name)}, &os.ProcAttr{
 		Env:   childEnv(r, o),
 		Files: []*os.File{stdin, os.Stderr, os.Stderr, theirs},
 		Sys:   childAttr(r, o),

@@ -58,7 +58,7 @@ const (
 // Between parent and vmm, and vmm and a VM process.
 const (
 	VMStart   Type = 192 + iota // VMStartRequest, descriptors as its Files says
-	VMAdopt                     // VMAdoptRequest, with a connection to the VM process
+	VMAdopt                     // VMAdoptRequest, with a connection to the VM process and a pidfd of it
 	VMStop                      // VMStopRequest
 	VMPause                     // VMID
 	VMUnpause                   // VMID

@@ -96,7 +96,11 @@ func newDaemon(t *testing.T, vms []config.VM, edits ...func(*parent)) *daemon {
 	d.p.host = host{
 		openKVM: func() (*os.File, error) { return d.pipe("kvm") },
 		openTTY: func(*config.Owner) (*tty, error) { return d.tty() },
-		memory:  1 << 30,
+		openVM: func(pid int, _ string) (*os.File, error) {
+			fd, err := unix.PidfdOpen(pid, 0)
+			return os.NewFile(uintptr(fd), "process"), err
+		},
+		memory: 1 << 30,
 	}
 	for _, e := range edits {
 		e(d.p)

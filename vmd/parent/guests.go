@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +15,7 @@ import (
 	"vmd/internal/cgroup"
 	"vmd/internal/counters"
 	"vmd/internal/imsg"
+	"vmd/internal/privsep"
 	"vmd/internal/vmop"
 	"vmd/vmd/config"
 	"vmd/vmd/parent/registry"
@@ -111,12 +113,20 @@ func (p *parent) adoptVM(id uint32, pid int) {
 	}
 	p.adopting[id] = true
 	path := p.paths.vmSocket(id)
+	v, _ := p.reg.VM(id)
 	if pid == 0 {
 		pid = findVM(path)
 	}
 	f, err := dialVM(path)
+	var proc *os.File
 	if err == nil {
-		err = p.send("vmm", vmop.VMAdopt, 0, vmop.VMAdoptRequest{ID: id, PID: pid}, f)
+		if proc, err = p.host.openVM(pid, v.Name); err != nil {
+			p.log.Error().Err(err).Uint32("id", id).Msg("somebody answers for a VM whose process is gone")
+			f.Close()
+		}
+	}
+	if err == nil {
+		err = p.send("vmm", vmop.VMAdopt, 0, vmop.VMAdoptRequest{ID: id, PID: pid}, f, proc)
 	}
 	if err == nil {
 		return
@@ -137,6 +147,29 @@ func dialVM(path string) (*os.File, error) {
 	}
 	defer c.Close()
 	return c.File()
+}
+
+// openVM returns a pidfd of process pid if that is the one of the VM called
+// name, or of any VM if there is no name. The number alone does not say: the VM
+// may have ended and its number be another's by now, while somebody to whom it
+// passed its socket still answers. vmm may kill whatever it is given.
+func openVM(pid int, name string) (*os.File, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	f := os.NewFile(uintptr(fd), "process")
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	title, _, _ := strings.Cut(string(b), "\x00")
+	want := privsep.Title("vm/" + name)
+	if err == nil && title != want && !(name == "" && strings.HasPrefix(title, want)) {
+		err = fmt.Errorf("process %d is not a VM's but %q", pid, vmop.Text(title))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // hello: a VM of an earlier vmm is looked after again.

@@ -33,6 +33,7 @@ import (
 	"vmd/internal/counters"
 	"vmd/internal/logging"
 	"vmd/internal/privsep"
+	"vmd/internal/vmop"
 	"vmd/vmd/config"
 	"vmd/vmd/parent/registry"
 )
@@ -95,6 +96,7 @@ type parent struct {
 type host struct {
 	openKVM func() (*os.File, error)
 	openTTY func(*config.Owner) (*tty, error)
+	openVM  func(pid int, name string) (*os.File, error)
 	memory  uint64 // bytes
 }
 
@@ -150,7 +152,7 @@ func newParent(o Options) *parent {
 		started:  counters.Monotonic(),
 		prefix6:  randomPrefix(),
 	}
-	p.host = host{openKVM: p.openKVM, openTTY: openTTY, memory: hostMemory()}
+	p.host = host{openKVM: p.openKVM, openTTY: openTTY, openVM: openVM, memory: hostMemory()}
 	return p
 }
 
@@ -237,6 +239,10 @@ func (p *parent) signal(s os.Signal) {
 
 // step has the registry decide about ev and does what it says.
 func (p *parent) step(ev registry.Event) {
+	if e, ok := ev.(registry.VMEvent); ok {
+		e.Detail = vmop.Text(e.Detail)
+		ev = e
+	}
 	for _, a := range p.reg.Step(time.Duration(counters.Monotonic()), ev) {
 		p.do(a)
 	}

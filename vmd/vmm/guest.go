@@ -122,12 +122,13 @@ func (v *vmm) adopt(m imsg.Msg) {
 		return
 	}
 	if len(m.Files) != 2 || v.guests[r.ID] != nil {
-		v.fail(r.ID, vmop.ErrInternal, "adopt VM %d: no connection and process, or one too many", r.ID)
+		// Nothing has happened to the VM: it must not be taken for gone.
+		v.tell(vmop.Event{ID: r.ID, Kind: vmop.EventError, Code: vmop.ErrInternal, Detail: "adopt: no connection and process, or one too many"})
 		return
 	}
 	conn, err := imsg.New(m.TakeFile(0))
 	if err != nil {
-		v.fail(r.ID, vmop.ErrInternal, "adopt VM %d: %v", r.ID, err)
+		v.tell(vmop.Event{ID: r.ID, Kind: vmop.EventError, Code: vmop.ErrInternal, Detail: fmt.Sprintf("adopt: %v", err)})
 		return
 	}
 	proc := m.TakeFile(1)

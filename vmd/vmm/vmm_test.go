@@ -56,7 +56,7 @@ func newWorld(t *testing.T, started bool) *world {
 	w.g = &guest{v: w.v, id: testID, pid: testPID, conn: ourEnd, page: page, started: started, kill: func() { w.killed <- struct{}{} }}
 	w.v.guests[testID] = w.g
 	w.v.Loop.Read(theirs, w.v.handle, func(error) {})
-	w.v.Loop.Read(ourEnd, w.g.handle, w.g.gone)
+	w.v.Loop.ReadPaced(ourEnd, pace, w.g.handle, w.g.gone)
 	done := make(chan struct{})
 	go func() { w.v.Loop.Run(); close(done) }()
 	t.Cleanup(func() { w.v.Loop.Stop(nil); <-done })
