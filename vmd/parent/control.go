@@ -86,8 +86,21 @@ func (p *parent) fromControl(m imsg.Msg) {
 	}
 }
 
+// maxPending is how many requests can wait for an answer, and maxClients how
+// many have asked something: more than control lets in. A control that passes on
+// more has been taken over.
+const (
+	maxPending = 64 << 10
+	maxClients = 1024
+)
+
 // request takes in what a client asks.
 func (p *parent) request(e vmop.Envelope, m *imsg.Msg) {
+	if len(p.pending) >= maxPending || len(p.clients) >= maxClients && !p.clients[e.Client] {
+		p.log.Error().Int("pending", len(p.pending)).Int("clients", len(p.clients)).Msg("control passes on more than it may")
+		p.roles["control"].proc.kill()
+		return
+	}
 	p.clients[e.Client] = true
 	p.serial++
 	q := &pending{client: e.Client, id: m.ID, root: e.Peer.UID == 0}

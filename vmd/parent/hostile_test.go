@@ -3,9 +3,13 @@ package parent
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
+	"vmd/internal/imsg"
 	"vmd/internal/privsep"
+	"vmd/internal/vmop"
+	"vmd/vmd/config"
 )
 
 // The number of a VM's process may be another's when somebody else answers on
@@ -29,9 +33,14 @@ func TestPidOfAnotherIsNoVMs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
+		out.Read(make([]byte, 1)) // in the middle of exec it has no title
 		f, err := openVM(c.Process.Pid, tt.name)
 		if (err == nil) != tt.ok {
 			t.Errorf("process %q for VM %q: %v", tt.title, tt.name, err)
@@ -56,6 +65,102 @@ func TestSleeper(t *testing.T) {
 	if os.Getenv("PARENT_TEST_SLEEPER") == "" {
 		return
 	}
+	os.Stdout.Write([]byte("."))
 	os.Stdin.Read(make([]byte, 1))
 	os.Exit(0)
+}
+
+// A priv that answers out of turn would have descriptors opened and kept for
+// each answer.
+func TestPrivAnswersOutOfTurn(t *testing.T) {
+	d := newDaemon(t, []config.VM{vmDef(t, "x", func(v *config.VM) { v.Enabled, v.NICs = true, make([]config.NIC, 1) })})
+	m := d.expect("priv", vmop.TapOpen)
+	d.send("priv", vmop.TapReady, m.ID, vmop.TapResult{VM: 1})
+	d.wait(ended(d.roles["priv"]))
+}
+
+func TestPrivSendsTooManyDescriptors(t *testing.T) {
+	d := newDaemon(t, []config.VM{vmDef(t, "x", func(v *config.VM) { v.Enabled, v.NICs = true, make([]config.NIC, 1) })})
+	m := d.expect("priv", vmop.TapOpen)
+	var files []*os.File
+	for range 9 {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f)
+	}
+	d.send("priv", vmop.TapOpened, m.ID, vmop.TapResult{VM: 1, Name: "tap0"}, files...)
+	d.wait(ended(d.roles["priv"]))
+}
+
+// ended is closed when f was killed: its connection is at its end.
+func ended(f *fake) <-chan struct{} {
+	end := make(chan struct{})
+	go func() {
+		for m := range f.got {
+			m.Close()
+		}
+		close(end)
+	}()
+	return end
+}
+
+// A control that makes up clients without end would have parent remember them.
+func TestControlMakesUpClients(t *testing.T) {
+	d := newDaemon(t, []config.VM{vmDef(t, "x")})
+	body, err := imsg.Marshal(vmop.WaitRequest{VM: vmNamed("x"), For: vmop.WaitCrashed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := d.roles["control"]
+	for i := range uint64(maxClients + 1) {
+		f.conn.Send(uint16(vmop.ClientRequest), i+1, vmop.Envelope{Client: i + 1, Peer: &vmop.Peer{UID: 1}, Type: vmop.Wait, Body: body})
+	}
+	d.wait(ended(f))
+	d.respawned("control")
+	d.on(func() {
+		if len(d.p.clients)+len(d.p.pending) > 0 {
+			t.Errorf("%d clients, %d requests are left of the control before", len(d.p.clients), len(d.p.pending))
+		}
+	})
+}
+
+// An agentx that asks for connections without end gets one at a time.
+func TestAgentXAsksForManyConnections(t *testing.T) {
+	d := newDaemon(t, nil)
+	d.on(func() { d.p.dialling = true }) // one that takes long
+	d.send("agentx", vmop.SNMPDial, 5, nil)
+	for {
+		m := d.expect("agentx", vmop.SNMPSetup)
+		if m.ID != 5 {
+			continue
+		}
+		if c := decoded[vmop.SNMPConfig](d, m); c.Detail == "" || len(m.Files) > 0 {
+			t.Errorf("answered %+v", c)
+		}
+		return
+	}
+}
+
+// What could not be saved because the disk was full is saved when it has room,
+// although nothing has changed since.
+func TestStateIsSavedWhenThereIsRoomAgain(t *testing.T) {
+	d := newDaemon(t, []config.VM{vmDef(t, "x")})
+	d.on(func() {
+		moved := d.p.paths.state + ".away"
+		if err := os.Rename(d.p.paths.state, moved); err != nil {
+			t.Fatal(err)
+		}
+		os.Remove(filepath.Join(moved, "state"))
+		d.p.dirty = true
+		d.p.saveState()
+		if err := os.Rename(moved, d.p.paths.state); err != nil {
+			t.Fatal(err)
+		}
+	})
+	d.eventually("the state is saved", func() bool {
+		_, err := os.Stat(d.p.paths.stateFile())
+		return err == nil
+	})
 }

@@ -88,6 +88,8 @@ type parent struct {
 	adopting  map[uint32]bool // VMs of an earlier daemon not heard of yet
 	configure func()          // what to do when that is empty
 	dirty     bool            // the state is to be saved
+	saving    *privsep.Timer  // tries again what failed
+	dialling  bool            // the master agent is being connected to
 	ending    bool            // a signal asked for the end
 	leaving   bool            // no VM is left, roles are to end
 }

@@ -179,9 +179,8 @@ func TestStartFailures(t *testing.T) {
 		}},
 		{name: "stopped meanwhile", want: vmop.ErrNotRunning, detail: "stopped", play: func(d *daemon) []*os.File {
 			m := d.expect("priv", vmop.TapOpen)
-			stop := d.ask(0, vmop.Stop, vmop.StopRequest{VM: vmNamed("x"), Force: true})
-			_ = stop
-			d.on(func() {})
+			d.ask(0, vmop.Stop, vmop.StopRequest{VM: vmNamed("x"), Force: true})
+			d.eventually("it is stopped", func() bool { r := d.p.runs[1]; return r == nil || r.failed })
 			r, w, err := os.Pipe()
 			if err != nil {
 				d.t.Fatal(err)

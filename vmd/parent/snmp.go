@@ -75,9 +75,17 @@ func (p *parent) fromAgentX(m imsg.Msg) {
 		return
 	}
 	path, id, to := p.cfg.AgentX.Path, m.ID, p.roles["agentx"].proc
+	if p.dialling || to.conn.Queued() > dialRoom {
+		c := p.snmpConfig()
+		c.Detail = "busy with what it was asked before"
+		p.send("agentx", vmop.SNMPSetup, id, c)
+		return
+	}
+	p.dialling = true
 	go func() {
 		f, err := dialMaster(path)
 		p.loop.Post(func() {
+			p.dialling = false
 			c := p.snmpConfig()
 			var files []*os.File
 			if err != nil {
@@ -95,6 +103,10 @@ func (p *parent) fromAgentX(m imsg.Msg) {
 }
 
 const dialTime = 5 * time.Second
+
+// dialRoom is how many messages to agentx may wait, each perhaps a connection,
+// for it to get another one.
+const dialRoom = 256
 
 // dialMaster connects to the master agent. We are root: what we connect to must
 // have been put there by root, or where only root puts things.

@@ -3,6 +3,7 @@ package parent
 import (
 	"crypto/rand"
 	"fmt"
+	"time"
 
 	"vmd/vmd/parent/registry"
 	"vmd/vmd/parent/statefile"
@@ -33,6 +34,9 @@ func (p *parent) loadState() error {
 	return nil
 }
 
+// saveAgain is when a state that could not be saved is saved again.
+const saveAgain = time.Second
+
 // saveSoon saves the state when what is going on now has been done: one save
 // for many changes.
 func (p *parent) saveSoon() {
@@ -42,12 +46,19 @@ func (p *parent) saveSoon() {
 	}
 }
 
+// saveState saves the state if it has changed. A disk that is full has room
+// again some day, and by then nothing need change any more for it to be saved:
+// so it tries again.
 func (p *parent) saveState() {
 	if !p.dirty {
 		return
 	}
 	p.dirty = false
 	if err := statefile.Save(p.paths.stateFile(), savedState{bootID(), p.reg.State(), p.raw}); err != nil {
-		p.log.Error().Err(err).Msg("state not saved")
+		p.log.Error().Err(err).Msg("state not saved; trying again")
+		if p.saving != nil {
+			p.saving.Stop()
+		}
+		p.saving = p.loop.After(saveAgain, p.saveSoon)
 	}
 }

@@ -24,8 +24,10 @@ type nic struct {
 
 // tapWait is a request to priv for an interface of a run.
 type tapWait struct {
-	run   *run
-	index int
+	run    *run
+	index  int
+	answer vmop.Type // what it is to be answered with,
+	files  int       // and how many descriptors at most
 }
 
 // openTaps asks priv for the taps of r, all at once.
@@ -43,13 +45,17 @@ func (p *parent) openTaps(r *run) {
 
 // askTaps sends a request for every interface. Without any, the run goes on.
 func (p *parent) askTaps(r *run, typ vmop.Type) {
+	answer := vmop.TapOpened
+	if typ == vmop.TapSetup {
+		answer = vmop.TapReady
+	}
 	if r.taps = len(r.nics); r.taps == 0 {
 		p.launch(r)
 		return
 	}
 	for i := range r.nics {
 		p.serial++
-		p.taps[p.serial] = &tapWait{r, i}
+		p.taps[p.serial] = &tapWait{r, i, answer, max(1, r.nics[i].req.Queues)}
 		if err := p.send("priv", typ, p.serial, r.nics[i].req); err != nil {
 			delete(p.taps, p.serial)
 			p.failRun(r, vmop.ErrUnavailable, err)
@@ -114,7 +120,10 @@ func (p *parent) fromPriv(m imsg.Msg) {
 			p.log.Error().Err(err).Msg("bad message from priv")
 			return
 		}
-		if w := p.taps[m.ID]; w != nil {
+		if w := p.taps[m.ID]; w != nil && (t != w.answer || len(m.Files) > w.files) {
+			p.log.Error().Uint16("type", m.Type).Msg("priv answers what it was not asked")
+			p.roles["priv"].proc.kill()
+		} else if w != nil {
 			delete(p.taps, m.ID)
 			p.tapAnswered(w, t, res, m.TakeFiles())
 		}
