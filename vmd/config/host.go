@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"syscall"
 )
@@ -40,13 +39,7 @@ func (hostFS) Open(name string) (io.ReadCloser, error) {
 
 func (hostFS) Stat(name string) (fs.FileInfo, error) { return os.Stat(name) }
 
-func (hostFS) Realpath(name string) (string, error) {
-	name, err := filepath.Abs(name)
-	if err != nil {
-		return "", err
-	}
-	return filepath.EvalSymlinks(name)
-}
+func (hostFS) Realpath(name string) (string, error) { return Realpath(name) }
 
 // hostUsers is /etc/passwd and /etc/group: a static binary has no NSS.
 type hostUsers struct{}

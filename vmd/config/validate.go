@@ -137,6 +137,8 @@ func checkPath(s string) error {
 		return fmt.Errorf("path is longer than %d bytes", MaxPath)
 	case strings.IndexByte(s, 0) >= 0:
 		return errors.New("path has a NUL in it")
+	case !utf8.ValidString(s):
+		return errors.New("path is not UTF-8: it could not be told to anybody")
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 
 // baseFile is an image that others are based on: only read, by any number of
 // VMs, while none may write to it.
-var baseFile = kind{what: "base image", code: vmop.ErrDisk, share: true, block: true, plain: true}
+var baseFile = kind{what: "base image", code: vmop.ErrDisk, share: true, block: true}
 
 // openBases opens the images below the one in top, whose path is path, in
 // order. What an image names as its base is the word of whoever last wrote the

@@ -51,27 +51,33 @@ type kind struct {
 	write bool      // and nobody else may use it
 	share bool      // nobody may write to it
 	block bool      // a block device will do
-	plain bool      // its path has no symbolic link in it any more
+	links bool      // its path may still have symbolic links in it
 }
 
 var (
 	kernelFile = kind{what: "kernel", code: vmop.ErrKernel}
 	initrdFile = kind{what: "initrd", code: vmop.ErrKernel}
-	cdromFile  = kind{what: "cdrom", code: vmop.ErrCDROM, block: true}
+	cdromFile  = kind{what: "cdrom", code: vmop.ErrCDROM, block: true, links: true}
 	diskFile   = kind{what: "disk", code: vmop.ErrDisk, write: true, block: true}
 )
 
 // open opens a file that the configuration names: root wrote it, so it is
-// opened with root's rights. Nothing that waits for somebody is opened.
+// opened with root's rights. Links in its path were resolved when that was read:
+// one that is there now was put there by whoever owns the directory. Nothing
+// that waits for somebody is opened.
 func (k *kind) open(path string) (*os.File, error) {
-	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK, Resolve: unix.RESOLVE_NO_MAGICLINKS}
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK, Resolve: unix.RESOLVE_NO_SYMLINKS}
 	if k.write {
 		how.Flags = how.Flags&^unix.O_ACCMODE | unix.O_RDWR
 	}
-	if k.plain {
-		how.Resolve |= unix.RESOLVE_NO_SYMLINKS
+	real, err := path, error(nil)
+	if k.links {
+		real, err = config.Realpath(path)
 	}
-	fd, err := unix.Openat2(unix.AT_FDCWD, path, &how)
+	fd := -1
+	if err == nil {
+		fd, err = unix.Openat2(unix.AT_FDCWD, real, &how)
+	}
 	if err != nil {
 		return nil, &coded{k.code, fmt.Errorf("open %s %q: %w", k.what, path, err)}
 	}

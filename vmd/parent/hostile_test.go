@@ -164,3 +164,34 @@ func TestStateIsSavedWhenThereIsRoomAgain(t *testing.T) {
 		return err == nil
 	})
 }
+
+// Whoever owns the directory of a disk can put a link there, to any file of the
+// host, once vm.conf has been read.
+func TestDiskReplacedByALink(t *testing.T) {
+	secret := tempFile(t, "secret")
+	link := secret + ".link"
+	if err := os.Symlink(secret, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []kind{diskFile, kernelFile, initrdFile, baseFile} {
+		if f, err := k.open(link); err == nil {
+			f.Close()
+			t.Errorf("%s: the link was followed", k.what)
+		}
+	}
+	f, err := cdromFile.open(link) // its links are looked at here: this one is ours
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if os.Geteuid() != 0 {
+		return
+	}
+	if err := os.Lchown(link, 1234, 1234); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := cdromFile.open(link); err == nil {
+		f.Close()
+		t.Error("cdrom: a stranger's link was followed")
+	}
+}
