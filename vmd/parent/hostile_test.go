@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"vmd/internal/counters"
 	"vmd/internal/imsg"
 	"vmd/internal/privsep"
 	"vmd/internal/vmop"
@@ -194,4 +195,27 @@ func TestDiskReplacedByALink(t *testing.T) {
 		f.Close()
 		t.Error("cdrom: a stranger's link was followed")
 	}
+}
+
+// A VM process that sends a counter page of its own before vmm does has not had
+// parent keep both.
+func TestSecondCounterPage(t *testing.T) {
+	r := &run{id: 1}
+	var first *os.File
+	for range 2 {
+		page, err := counters.Create("x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.takePage(page); err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = page
+		}
+	}
+	if _, err := first.Stat(); err == nil {
+		t.Error("the first is still open")
+	}
+	r.release(false)
 }

@@ -244,6 +244,10 @@ func (r *run) takePage(f *os.File) error {
 		f.Close()
 		return err
 	}
+	if r.pageFile != nil { // a VM process can send one of its own first
+		r.pageFile.Close()
+		r.page.Close()
+	}
 	r.page, r.pageFile, r.pageShown = page, f, false
 	return nil
 }

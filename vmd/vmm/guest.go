@@ -212,6 +212,18 @@ func (g *guest) event(e vmop.Event) {
 	}
 }
 
+// maxBehind is how many messages may wait for a VM process that is to get a
+// descriptor: each would be one of ours until it reads.
+const maxBehind = 64
+
+// console passes a viewer on. For a process that does not read, its end is all
+// that it gets.
+func (g *guest) console(m imsg.Msg, r vmop.VMConsoleRequest) {
+	if g.conn.Queued() < maxBehind {
+		g.conn.Send(m.Type, m.ID, r, m.TakeFile(0))
+	}
+}
+
 // stop passes a stop on; by force, the process does not get the last word.
 func (g *guest) stop(r vmop.VMStopRequest) {
 	g.conn.Send(uint16(vmop.VMStop), 0, r)
@@ -229,9 +241,13 @@ func (g *guest) armKill() {
 	}
 }
 
-// gone notes the end of the connection, exited that of the process.
+// gone notes the end of the connection, exited that of the process. A process
+// that has no connection any more could not be asked to stop.
 func (g *guest) gone(error) {
 	g.eof = true
+	if g.exit == "" {
+		g.armKill()
+	}
 	g.finish()
 }
 

@@ -138,3 +138,38 @@ func TestFloodWaits(t *testing.T) {
 		t.Errorf("%d messages in %v", pace.Burst+n, d)
 	}
 }
+
+// A VM process that closes its connection and lives on could not be stopped.
+func TestProcessWithoutAConnectionIsKilled(t *testing.T) {
+	w := newWorld(t, true)
+	armed := make(chan bool, 1)
+	w.v.Loop.Post(func() { w.g.gone(nil); armed <- w.g.timer != nil })
+	if !<-armed {
+		t.Error("nobody will kill it")
+	}
+}
+
+// The descriptors of viewers do not pile up before a VM process that does not
+// read.
+func TestViewersOfAProcessThatDoesNotRead(t *testing.T) {
+	w := newWorld(t, true)
+	const n = 4096 // more than a socket holds
+	got := make(chan int, 1)
+	w.v.Loop.Post(func() {
+		for range n {
+			ours, theirs, err := imsg.Pair()
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			ours.Close()
+			m := imsg.Msg{Type: uint16(vmop.VMConsole), Files: []*os.File{theirs}}
+			w.g.console(m, vmop.VMConsoleRequest{ID: testID})
+			m.Close()
+		}
+		got <- w.g.conn.Queued()
+	})
+	if q := <-got; q > maxBehind {
+		t.Errorf("%d viewers wait", q)
+	}
+}

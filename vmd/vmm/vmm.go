@@ -61,7 +61,7 @@ func (v *vmm) handle(m imsg.Msg) {
 	case vmop.VMConsole:
 		var r vmop.VMConsoleRequest
 		if g := v.find(m, &r, func() uint32 { return r.ID }); g != nil {
-			g.conn.Send(m.Type, m.ID, r, m.TakeFile(0))
+			g.console(m, r)
 		}
 	case vmop.SetLog:
 		v.setLog(m)
