@@ -3,6 +3,7 @@ package cmd
 import (
 	"context"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,8 +42,10 @@ type consoleOptions struct {
 	noReplay bool
 }
 
-// attach connects the tool's streams to a console until one side ends.
+// attach connects the tool's streams to a console until one side ends. A guest
+// that resets is not the end.
 func (t *tool) attach(ctx context.Context, c *client.Client, o consoleOptions) error {
+	pid := processOf(ctx, c, o.vm)
 	stream, res, err := c.Console(ctx, vmop.ConsoleRequest{VM: o.vm, ReadOnly: o.readOnly, NoReplay: o.noReplay})
 	switch code(err) {
 	case vmop.OK:
@@ -54,28 +57,54 @@ func (t *tool) attach(ctx context.Context, c *client.Client, o consoleOptions) e
 	default:
 		return because(err, "failed to open the console: %s", reason(err))
 	}
-	defer stream.Close()
-	s := &session{
-		guest:    stream,
-		in:       t.in,
-		out:      t.out,
-		readOnly: o.readOnly,
-		linger:   lingerQuiet,
-		sendBreak: func() error {
-			// A connection of its own: a session outlives a restart of vmd.
-			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-			defer cancel()
-			c, err := t.dial(ctx)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			if err := c.Break(ctx, vmop.Ref{ID: res.ID}); err != nil {
-				return failf("%s", reason(err))
-			}
-			return nil
-		},
-	}
 	c.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tty, err := openTerminal(t.in)
+	if err != nil {
+		stream.Close()
+		return failf("failed to open the console: %s", strerror(err))
+	}
+	vm := vmop.Ref{ID: res.ID}
+	again := &reopening{t: t, o: o, pid: pid, vm: vm}
+	guest := newLine(stream, tty != nil, func() net.Conn {
+		conn := again.reopen(ctx)
+		if conn != nil && tty != nil {
+			fmt.Fprintf(t.out, "\r\n[connected again]\r\n")
+		}
+		return conn
+	})
+	defer guest.Close()
+	s := &session{
+		guest: guest, in: t.in, out: t.out, tty: tty,
+		readOnly: o.readOnly, linger: lingerQuiet,
+		sendBreak: func() error { return t.sendBreak(ctx, vm) },
+	}
 	return s.run(fmt.Sprintf("Connected to %s (speed 115200)", plain(res.TTY)))
+}
+
+// processOf is the process of the VM that ref names; 0 if it cannot be found
+// out.
+func processOf(ctx context.Context, c *client.Client, ref vmop.Ref) int {
+	vms, err := c.List(ctx, vmop.ListRequest{VM: ref})
+	if err != nil || len(vms) != 1 {
+		return 0
+	}
+	return vms[0].PID
+}
+
+// sendBreak sends a BREAK over a connection of its own: a session outlives a
+// restart of vmd.
+func (t *tool) sendBreak(ctx context.Context, vm vmop.Ref) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	c, err := t.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.Break(ctx, vm); err != nil {
+		return failf("%s", reason(err))
+	}
+	return nil
 }

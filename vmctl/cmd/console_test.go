@@ -187,6 +187,60 @@ func TestConsoleOutlivesDaemon(t *testing.T) {
 	d.ended(eot)
 }
 
+// A guest that resets gets another process; the session goes on with that one.
+func TestConsoleOutlivesReset(t *testing.T) {
+	d := newDesk(t, "web")
+	d.vm()
+	for _, boot := range []string{"first boot\r\n", "second boot\r\n"} {
+		d.vmd.Reset("web")
+		guest := d.vm()
+		d.screen.wait(t, "\r\n[connected again]\r\n")
+		io.WriteString(guest, boot) // once it is shown, what is typed goes there
+		d.screen.wait(t, boot)
+		d.typed("x")
+		wantRead(t, guest, "x")
+	}
+	d.vmd.Stopped("web")
+	d.ended(eot)
+}
+
+// Between two processes somebody can still leave.
+func TestConsoleLeavesBetweenProcesses(t *testing.T) {
+	d := newDesk(t, "web")
+	guest := d.vm()
+	d.vmd.Put(vmop.VM{ID: 1, Name: "web", State: vmop.Starting})
+	guest.Close()
+	d.typed("lost\r~.")
+	d.ended(eot)
+}
+
+// What comes through a pipe is not lost between two processes.
+func TestLineKeepsWrites(t *testing.T) {
+	a, b := net.Pipe()
+	c, d := net.Pipe()
+	next := make(chan net.Conn, 2)
+	l := newLine(hungUpConn{a}, false, func() net.Conn { return <-next })
+	b.Close()
+	go io.Copy(io.Discard, l) // notices the end and waits for the next
+	wrote := make(chan error)
+	go func() { _, err := l.Write([]byte("uname\n")); wrote <- err }()
+	next <- c
+	wantRead(t, d, "uname\n")
+	if err := <-wrote; err != nil {
+		t.Error(err)
+	}
+	next <- nil
+	d.Close()
+	if _, err := l.Write([]byte("x")); err == nil {
+		t.Error("written to a VM that has stopped")
+	}
+}
+
+// hungUpConn says what a socket does that has lost its peer.
+type hungUpConn struct{ net.Conn }
+
+func (c hungUpConn) Write(b []byte) (int, error) { return 0, unix.EPIPE }
+
 func TestConsoleReadOnly(t *testing.T) {
 	d := newDesk(t, "-r", "web")
 	guest := d.vm()
@@ -265,7 +319,11 @@ func TestConsolePanicRestoresTerminal(t *testing.T) {
 	}
 	a, b := net.Pipe()
 	defer b.Close()
-	s := &session{guest: panics{a}, in: tty, out: io.Discard, linger: time.Hour}
+	person, err := openTerminal(tty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &session{guest: panics{a}, in: tty, tty: person, out: io.Discard, linger: time.Hour}
 	if err := s.run("hello"); err == nil || !strings.Contains(err.Error(), "internal error: on purpose") {
 		t.Errorf("error %v", err)
 	}

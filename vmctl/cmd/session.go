@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"time"
@@ -26,7 +25,7 @@ const typingPatience = time.Second
 
 // session connects a person, or a pipe, to a guest's console.
 type session struct {
-	guest     net.Conn
+	guest     guestLine
 	in        io.Reader
 	out       io.Writer
 	readOnly  bool
@@ -36,6 +35,12 @@ type session struct {
 	tty    *terminal // nil: in is not a terminal
 	output chan struct{}
 	events chan event
+}
+
+// guestLine is what a session needs of a connection to a guest.
+type guestLine interface {
+	io.ReadWriter
+	SetWriteDeadline(time.Time) error
 }
 
 // event is what a goroutine of the session tells run.
@@ -50,9 +55,6 @@ type event struct {
 // run greets and returns when the guest's side or the input ends or somebody disconnects.
 // The terminal is then as it was, whatever happened.
 func (s *session) run(greeting string) (err error) {
-	if s.tty, err = openTerminal(s.in); err != nil {
-		return failf("failed to open the console: %s", strerror(err))
-	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGCONT)
 	defer signal.Stop(signals)
@@ -160,7 +162,7 @@ func (s *session) copyOut(tell func(event) bool) {
 			}
 		}
 		if err != nil {
-			if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+			if ended(err) {
 				err = nil // the VM has stopped
 			} else {
 				err = failf("read error: %s", strerror(err))

@@ -169,6 +169,20 @@ func (s *Server) Stopped(name string) {
 	}
 }
 
+// Reset makes the guest of the VM called name reset: the VM gets another
+// process, and its consoles end.
+func (s *Server) Reset(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if vm := s.find(vmop.Ref{Name: name}); vm != nil {
+		vm.PID++
+	}
+	for _, c := range s.consoles {
+		c.Close()
+	}
+	s.consoles = nil
+}
+
 // stopped makes vm stop. s.mu is held.
 func (s *Server) stopped(vm *vmop.VM) {
 	vm.State, vm.PID, vm.TTY, vm.Resident, vm.Started = vmop.Stopped, 0, "", 0, 0
