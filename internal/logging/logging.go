@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
@@ -71,6 +72,17 @@ var severity = map[zerolog.Level]int{
 	zerolog.ErrorLevel: 3, zerolog.FatalLevel: 2, zerolog.PanicLevel: 2,
 }
 
+// plain keeps a record to one line, and from commanding a terminal: it may quote
+// a file, or a guest. zerolog quotes most fields itself, but not the message.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
 const facilityDaemon = 3 << 3
 
 func (w *lineWriter) Write(p []byte) (int, error) { return w.WriteLevel(zerolog.InfoLevel, p) }
@@ -93,6 +105,6 @@ func (w *lineWriter) WriteLevel(l zerolog.Level, p []byte) (int, error) {
 		return 0, err
 	}
 	// A log that cannot be written must not stop what is being logged.
-	io.WriteString(w.out, b.String())
+	io.WriteString(w.out, plain(strings.TrimSuffix(b.String(), "\n"))+"\n")
 	return len(p), nil
 }
