@@ -219,3 +219,16 @@ func TestSecondCounterPage(t *testing.T) {
 	}
 	r.release(false)
 }
+
+// A control that makes up users does not have parent remember them all.
+func TestControlMakesUpUsers(t *testing.T) {
+	var c groupCache
+	c.fill(&vmop.Peer{UID: 1<<31 + 1})
+	for uid := range uint32(maxUsers) {
+		c.groups[uid] = nil
+	}
+	c.fill(&vmop.Peer{UID: 1<<31 + 2})
+	if len(c.groups) > maxUsers {
+		t.Errorf("%d users are remembered", len(c.groups))
+	}
+}

@@ -89,6 +89,10 @@ type groupCache struct {
 	groups map[uint32][]uint32
 }
 
+// maxUsers is how many users are remembered: there are as many as control makes
+// up, if it was taken over.
+const maxUsers = 4096
+
 // fill sets the groups of peer. A user that the database does not know has
 // those that the kernel reported.
 func (c *groupCache) fill(peer *vmop.Peer) {
@@ -98,7 +102,7 @@ func (c *groupCache) fill(peer *vmop.Peer) {
 			stamp[i] = st.ModTime()
 		}
 	}
-	if c.groups == nil || c.stamp != stamp {
+	if c.groups == nil || c.stamp != stamp || len(c.groups) >= maxUsers {
 		c.groups, c.stamp = map[uint32][]uint32{}, stamp
 	}
 	groups, ok := c.groups[peer.UID]
