@@ -232,3 +232,17 @@ func TestControlMakesUpUsers(t *testing.T) {
 		t.Errorf("%d users are remembered", len(c.groups))
 	}
 }
+
+// Signals that come faster than a file can be read do not pile up.
+func TestReloadStorm(t *testing.T) {
+	d := newDaemon(t, nil)
+	d.on(func() {
+		for range 1000 {
+			d.p.readConfig(readConfig{})
+		}
+		if n := len(d.p.reading); n > 2 {
+			t.Errorf("%d reloads wait", n)
+		}
+	})
+	d.eventually("all is read", func() bool { return len(d.p.reading) == 0 })
+}

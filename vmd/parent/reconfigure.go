@@ -3,6 +3,7 @@ package parent
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"vmd/internal/vmop"
 	"vmd/vmd/config"
@@ -15,8 +16,12 @@ type readConfig struct {
 	to   registry.Asker
 }
 
-// readConfig reads one after the other, beside the loop.
+// readConfig reads one after the other, beside the loop. A reload that nobody
+// waits for and that is still to come is as good as two.
 func (p *parent) readConfig(r readConfig) {
+	if len(p.reading) > 1 && r == (readConfig{}) && slices.Contains(p.reading[1:], r) {
+		return
+	}
 	p.reading = append(p.reading, r)
 	if len(p.reading) == 1 {
 		p.readNext()
