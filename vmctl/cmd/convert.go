@@ -179,7 +179,10 @@ const copyUnit = 64 << 10
 // there.
 func (t *tool) copySparse(out io.WriterAt, in io.ReaderAt, length int64) error {
 	buf, zeros := make([]byte, copyUnit), make([]byte, copyUnit)
+	p := t.progress(length)
+	defer p.end()
 	for off := int64(0); off < length; off += copyUnit {
+		p.at(off)
 		b := buf[:min(copyUnit, length-off)]
 		if _, err := in.ReadAt(b, off); err != nil {
 			return errors.Join(errRead, err)
