@@ -8,6 +8,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"vmd/internal/privsep"
 	"vmd/vmd/parent"
 )
 
@@ -22,6 +23,9 @@ var version = "0.1"
 func runParent(f flags, stderr io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("need root privileges")
+	}
+	if err := privsep.CheckBuild(); err != nil {
+		return err
 	}
 	say := func(error) {}
 	if detached() {

@@ -18,6 +18,14 @@ import (
 // envUnconfined makes Confine do nothing.
 const envUnconfined = "VMD_UNCONFINED"
 
+// CheckBuild fails in a program whose processes could not confine themselves.
+func CheckBuild() error {
+	if usesCgo {
+		return errors.New("vmd was built with cgo; build it with CGO_ENABLED=0")
+	}
+	return nil
+}
+
 // Confine gives up everything that the role's entry in Roles does not name, in
 // all threads and for good: file system, limits, user, capabilities, system
 // calls. After an error the process must end.
@@ -25,8 +33,8 @@ func (p *Process) Confine() error {
 	if os.Getenv(envUnconfined) != "" {
 		return nil
 	}
-	if usesCgo {
-		return fmt.Errorf("confine %s: vmd was built with cgo; build it with CGO_ENABLED=0", p.Name)
+	if err := CheckBuild(); err != nil {
+		return fmt.Errorf("confine %s: %w", p.Name, err)
 	}
 	uid, gid, err := p.ids()
 	if err != nil {
