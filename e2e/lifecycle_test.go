@@ -16,6 +16,7 @@ func TestLifecycle(t *testing.T) {
 	testenv.NeedRealKVM(t)
 	d := harness.StartVMD(t, netGuest(t, "a", ""))
 
+	d.Await("a", "running")
 	c := d.Console("a") // it stays through the guest's resets
 	c.Expect("guest ready a")
 	t.Run("reboots", func(t *testing.T) {

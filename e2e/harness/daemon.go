@@ -125,6 +125,14 @@ func (d *Daemon) Start() {
 	})
 }
 
+// Use has the daemon's methods fail t, a subtest, and close their consoles with
+// it. It returns the test before.
+func (d *Daemon) Use(t testing.TB) testing.TB {
+	before := d.t
+	d.t = t
+	return before
+}
+
 // PID is the number of the parent process.
 func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 

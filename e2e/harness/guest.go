@@ -2,6 +2,8 @@ package harness
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -120,7 +122,8 @@ func (d *Daemon) ConsoleAs(user, name string) *Console {
 func (c *Console) Say(line string) {
 	c.t.Helper()
 	if _, err := io.WriteString(c.rw, line+"\n"); err != nil {
-		c.t.Fatalf("console %s: type %q: %v", c.name, line, err)
+		c.Reached("\x00", time.Second) // for what it said last
+		c.t.Fatalf("console %s: type %q: %v; it said:\n%s", c.name, line, err, c.seen.Bytes())
 	}
 }
 
@@ -128,21 +131,35 @@ func (c *Console) Say(line string) {
 // waited for, and returns what came before it.
 func (c *Console) Expect(text string) string {
 	c.t.Helper()
-	limit := time.After(Patience)
+	before, err := c.await(text, Patience)
+	if err != nil {
+		c.t.Fatalf("console %s: %v for %q; it said:\n%s", c.name, err, text, c.seen.Bytes())
+	}
+	return before
+}
+
+// Reached is Expect that gives up after a while and says whether text came.
+func (c *Console) Reached(text string, patience time.Duration) bool {
+	_, err := c.await(text, patience)
+	return err == nil
+}
+
+func (c *Console) await(text string, patience time.Duration) (string, error) {
+	limit := time.After(patience)
 	for {
 		fresh := c.seen.Bytes()[c.pos:]
 		if i := bytes.Index(fresh, []byte(text)); i >= 0 {
 			c.pos += i + len(text)
-			return string(fresh[:i])
+			return string(fresh[:i]), nil
 		}
 		select {
 		case b, ok := <-c.more:
 			if !ok {
-				c.t.Fatalf("console %s: ended before %q; it said:\n%s", c.name, text, c.seen.Bytes())
+				return "", errors.New("it ended; waited")
 			}
 			c.seen.Write(b)
 		case <-limit:
-			c.t.Fatalf("console %s: waited %v for %q; it said:\n%s", c.name, Patience, text, c.seen.Bytes())
+			return "", fmt.Errorf("waited %v", patience)
 		}
 	}
 }
@@ -171,7 +188,8 @@ func (c *Console) Ended() {
 			}
 			c.seen.Write(b)
 		case <-limit:
-			c.t.Fatalf("console %s: waited %v for its end", c.name, Patience)
+			said := c.seen.Bytes()
+			c.t.Fatalf("console %s: waited %v for its end; it last said:\n%s", c.name, Patience, said[max(0, len(said)-4096):])
 		}
 	}
 }

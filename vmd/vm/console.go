@@ -4,6 +4,8 @@ import (
 	"io"
 	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxViewers is how many connections a console serves beside its pty.
@@ -48,6 +50,7 @@ func (c *console) attach(f *os.File, readOnly, replay bool) {
 		return
 	}
 	c.mu.Lock()
+	c.prune()
 	if c.closed || len(c.viewers) >= maxViewers {
 		c.mu.Unlock()
 		f.Close()
@@ -85,7 +88,7 @@ func (c *console) read(f *os.File, readOnly bool) {
 		if err != nil {
 			// The end of a viewer's input is not the end of its interest:
 			// a script may still wait for the guest's answer.
-			if err != io.EOF {
+			if err != io.EOF || hungUp(f) {
 				c.detach(f)
 			}
 			return
@@ -109,6 +112,33 @@ func (c *console) send(p []byte) {
 			return
 		}
 	}
+}
+
+// prune closes viewers that have gone since their input ended: a guest that is
+// silent would never find out by writing to them. c.mu is held.
+func (c *console) prune() {
+	for f := range c.viewers {
+		if hungUp(f) {
+			delete(c.viewers, f)
+			f.Close()
+		}
+	}
+}
+
+// hungUp reports whether nobody is at the other end of f any more. For a
+// socket that is more than the end of its input; a pty always has somebody.
+func hungUp(f *os.File) bool {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return true
+	}
+	hup := false
+	err = raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		_, perr := unix.Ppoll(p, &unix.Timespec{}, nil)
+		hup = perr == nil && p[0].Revents&unix.POLLHUP != 0
+	})
+	return err != nil || hup
 }
 
 func (c *console) detach(f *os.File) {

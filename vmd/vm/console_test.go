@@ -145,6 +145,26 @@ func TestTooManyViewers(t *testing.T) {
 	}
 }
 
+// A guest that says nothing does not find out that a viewer has gone by
+// writing to it; viewers piled up until there was no room.
+func TestViewersOfASilentGuestGo(t *testing.T) {
+	c := newConsole()
+	c.type_ = func(p []byte) int { return len(p) }
+	for i := range 3 * maxViewers {
+		f := viewer(t, c, false, true)
+		if i%2 == 0 { // as vmctl does at the end of its input
+			raw, _ := f.SyscallConn()
+			raw.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_WR) })
+		}
+		f.Close()
+	}
+	last := viewer(t, c, true, true)
+	c.out.Write([]byte("hello"))
+	if got := readN(t, last, 5); got != "hello" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestWhatAnEndMeans(t *testing.T) {
 	tests := []struct {
 		cause machine.Cause
