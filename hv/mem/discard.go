@@ -19,10 +19,13 @@ func (m *Memory) Discard(gpa GPA, n uint64) error {
 	if err != nil {
 		return err
 	}
-	return Release(b)
+	err = Release(b)
+	m.Touched(gpa, n)
+	return err
 }
 
-// Release is Discard for bytes that Slice has handed out.
+// Release is Discard for bytes that Slice has handed out, but does not mark
+// them as touched.
 func Release(b []byte) error {
 	skip := -uint64(address(b)) % hostPage
 	if uint64(len(b)) < skip+hostPage {

@@ -10,6 +10,7 @@ package mem
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 )
 
 // GPA is a guest physical address.
@@ -33,6 +34,7 @@ func (r *Region) end() GPA { return r.Base + GPA(len(r.Bytes)) }
 type Memory struct {
 	regions []Region // sorted by Base, never overlapping
 	close   func() error
+	marks   atomic.Pointer[marks] // nil unless pages are tracked
 }
 
 // New makes a Memory of regions, which must be sorted by Base, not overlap, and
@@ -100,7 +102,9 @@ func (m *Memory) Write(gpa GPA, p []byte) error {
 	if err := m.walk(gpa, uint64(len(p)), func([]byte, uint64) {}); err != nil {
 		return err
 	}
-	return m.walk(gpa, uint64(len(p)), func(b []byte, off uint64) { copy(b, p[off:]) })
+	err := m.walk(gpa, uint64(len(p)), func(b []byte, off uint64) { copy(b, p[off:]) })
+	m.Touched(gpa, uint64(len(p)))
+	return err
 }
 
 // walk calls f for each piece of [gpa, gpa+n) with the piece's offset in it.
