@@ -13,6 +13,8 @@
 // as zero unless the part says otherwise, and writes to them are dropped.
 package chipset
 
+import "fmt"
+
 // Line is an interrupt line. Setting the level it has does nothing. hv/pci has
 // the same interface for its lines.
 type Line interface {
@@ -43,6 +45,28 @@ func (l *level) set(high bool) {
 		l.high = high
 		l.line.Set(high)
 	}
+}
+
+// restart is power-on: the line is low whatever it was.
+func (l *level) restart() {
+	l.high = false
+	l.line.Set(false)
+}
+
+// field is a register of a saved state, and the bits that it can have.
+type field struct {
+	name    string
+	v, mask uint64
+}
+
+// known refuses a state of part with bits that no guest could have set.
+func known(part string, fields []field) error {
+	for _, f := range fields {
+		if f.v&^f.mask != 0 {
+			return fmt.Errorf("%s: %s is %#x, which has bits that it cannot have", part, f.name, f.v)
+		}
+	}
+	return nil
 }
 
 // Absent answers ports where a PC may have something and this machine has

@@ -48,6 +48,20 @@ type PostCode struct{ last atomic.Uint32 }
 // Last is the last byte written.
 func (p *PostCode) Last() byte { return byte(p.last.Load()) }
 
+// PostState is everything a PostCode remembers.
+type PostState struct {
+	Last uint8 `cbor:"1,keyasint"`
+}
+
+// Save returns what the PostCode remembers.
+func (p *PostCode) Save() PostState { return PostState{p.Last()} }
+
+// Restore puts back what Save returned.
+func (p *PostCode) Restore(s PostState) error {
+	p.last.Store(uint32(s.Last))
+	return nil
+}
+
 // Read implements bus.Device.
 func (p *PostCode) Read(_ uint64, data []byte) {
 	ones(data)

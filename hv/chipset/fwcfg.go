@@ -214,23 +214,27 @@ func (f *FWCfg) transfer(control, n uint32, addr mem.GPA) bool {
 
 // FWCfgState is everything a FWCfg remembers, for saving and restoring it.
 type FWCfgState struct {
-	Key     uint16
-	Read    int // bytes of the selected item
-	DMAHigh uint32
+	Key     uint16 `cbor:"1,keyasint"`
+	Read    int64  `cbor:"2,keyasint"` // bytes of the selected item
+	DMAHigh uint32 `cbor:"3,keyasint"`
 }
 
-// State returns what the FWCfg remembers.
-func (f *FWCfg) State() FWCfgState {
+// Save returns what the FWCfg remembers.
+func (f *FWCfg) Save() FWCfgState {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return FWCfgState{f.key, len(f.items[f.key]) - len(f.item), f.high}
+	return FWCfgState{f.key, int64(len(f.items[f.key]) - len(f.item)), f.high}
 }
 
-// Restore puts back what State returned.
-func (f *FWCfg) Restore(s FWCfgState) {
+// Restore puts back what Save returned, into a device that holds the same.
+func (f *FWCfg) Restore(s FWCfgState) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if n := len(f.items[s.Key]); s.Read < 0 || s.Read > int64(n) {
+		return fmt.Errorf("fw_cfg: %d bytes of item %#x were read, it has %d here", s.Read, s.Key, n)
+	}
 	f.choose(s.Key)
-	f.item = f.item[max(min(s.Read, len(f.item)), 0):]
+	f.item = f.item[s.Read:]
 	f.high = s.DMAHigh
+	return nil
 }

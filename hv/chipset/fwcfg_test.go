@@ -191,17 +191,24 @@ func TestFWCfgState(t *testing.T) {
 	f, _ := newFWCfg(t, twoFiles...)
 	f.read(0x21, 2)
 	f.Write(fwDMAHigh, []byte{0, 0, 0, 7})
-	s := f.State()
+	s := f.Save()
 	g, _ := newFWCfg(t, twoFiles...)
-	g.Restore(s)
-	if got := in8(g, fwData); got != 'c' || g.State().DMAHigh != 7 {
-		t.Errorf("next byte %q, high %d; want c, 7", got, g.State().DMAHigh)
+	if err := g.Restore(s); err != nil {
+		t.Fatal(err)
 	}
-	for _, read := range []int{-1, 1 << 40} {
-		g.Restore(FWCfgState{Key: 0x20, Read: read}) // from a stream that lies
+	if got := in8(g, fwData); got != 'c' || g.Save().DMAHigh != 7 {
+		t.Errorf("next byte %q, high %d; want c, 7", got, g.Save().DMAHigh)
+	}
+	for _, read := range []int64{-1, 1 << 40, 1<<63 - 1, -1 << 63} { // from a stream that lies
+		if g.Restore(FWCfgState{Key: 0x20, Read: read}) == nil {
+			t.Errorf("a cursor at %d was taken", read)
+		}
+	}
+	if err := g.Restore(FWCfgState{Key: 0x7777}); err != nil {
+		t.Errorf("an item that is not there: %v", err) // a guest can select it
 	}
 	if got := in8(g, fwData); got != 0 {
-		t.Errorf("past the end: %q, want 0", got)
+		t.Errorf("nothing to read: %q, want 0", got)
 	}
 }
 

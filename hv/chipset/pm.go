@@ -238,33 +238,41 @@ func (p *PM) Skip(d time.Duration) {
 
 // PMState is everything a PM remembers, for saving and restoring it.
 type PMState struct {
-	Status, Enable, Control uint16
-	Ticks                   uint64
-	Pressed                 bool
+	Status  uint16 `cbor:"1,keyasint"`
+	Enable  uint16 `cbor:"2,keyasint"`
+	Control uint16 `cbor:"3,keyasint"`
+	Ticks   uint64 `cbor:"4,keyasint"` // of the timer, since power-on
+	Pressed bool   `cbor:"5,keyasint"` // PressPower, not yet seen by the guest
 }
 
-// State returns what the PM remembers.
-func (p *PM) State() PMState {
+// Save returns what the PM remembers.
+func (p *PM) Save() PMState {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.latchTimer()
 	return PMState{p.status, p.enable, p.control, p.ticks(), p.pressed}
 }
 
-// Restore puts back what State returned; the timer goes on from where it was.
-func (p *PM) Restore(s PMState) {
+// Restore puts back what Save returned; the timer goes on from where it was.
+func (p *PM) Restore(s PMState) error {
+	err := known("PM", []field{
+		{"PM1a_STS", uint64(s.Status), pmSTS},
+		{"PM1a_EN", uint64(s.Enable), pmEN},
+		{"PM1a_CNT", uint64(s.Control), pmBMRLD | pmSLPTYPMask},
+	})
+	if err != nil {
+		return err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.status, p.enable = s.Status&pmSTS, s.Enable&pmEN
-	p.control = s.Control & (pmBMRLD | pmSLPTYPMask)
-	p.pressed = s.Pressed
+	p.status, p.enable, p.control, p.pressed = s.Status, s.Enable, s.Control, s.Pressed
 	t := s.Ticks & pmTimerMask // no more of it can be seen
 	p.halves = t / pmTimerHalf
 	p.start = p.cfg.Now().Add(-time.Duration((t*uint64(time.Second) + pmTimerHz - 1) / pmTimerHz))
-	p.sci.high = false
-	p.sci.line.Set(false)
+	p.sci.restart()
 	p.update()
 	p.setAlarm()
+	return nil
 }
 
 func put16(b []byte, v uint16) { b[0], b[1] = byte(v), byte(v>>8) }

@@ -179,7 +179,9 @@ func TestPMRestore(t *testing.T) {
 	out16(a, pmEnable, pmPWRBTN)
 	a.PressPower()
 	b.clock.advance(time.Hour)
-	b.Restore(a.State())
+	if err := b.Restore(a.Save()); err != nil {
+		t.Fatal(err)
+	}
 	if got, want := in32(b, pmTimer), in32(a, pmTimer); got != want {
 		t.Errorf("timer %d, want %d", got, want)
 	}
@@ -206,11 +208,11 @@ func FuzzPM(f *testing.F) {
 					if op&0x18 == 0x18 {
 						p.PressPower()
 					}
-					if s := p.State(); sci.high.Load() != (s.Status&s.Enable != 0) {
+					if s := p.Save(); sci.high.Load() != (s.Status&s.Enable != 0) {
 						t.Errorf("line %v, state %+v", sci.high.Load(), s)
 					}
 				})
-				return reads, p.State()
+				return reads, p.Save()
 			}
 			r1, s1 := run()
 			r2, s2 := run()

@@ -40,3 +40,20 @@ func (p *PVPanic) Write(_ uint64, data []byte) {
 		p.report(Panic(news))
 	}
 }
+
+// PVPanicState is everything a PVPanic remembers.
+type PVPanicState struct {
+	Seen Panic `cbor:"1,keyasint"` // events reported
+}
+
+// Save returns what the PVPanic remembers.
+func (p *PVPanic) Save() PVPanicState { return PVPanicState{Panic(p.seen.Load())} }
+
+// Restore puts back what Save returned; nothing is reported again.
+func (p *PVPanic) Restore(s PVPanicState) error {
+	if err := known("pvpanic", []field{{"event", uint64(s.Seen), uint64(panicAll)}}); err != nil {
+		return err
+	}
+	p.seen.Store(uint32(s.Seen))
+	return nil
+}

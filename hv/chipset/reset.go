@@ -40,6 +40,23 @@ func (r *ResetControl) Write(_ uint64, data []byte) {
 	}
 }
 
+// ResetState is everything a ResetControl remembers.
+type ResetState struct {
+	Value uint8 `cbor:"1,keyasint"`
+}
+
+// Save returns what the ResetControl remembers.
+func (r *ResetControl) Save() ResetState { return ResetState{uint8(r.value.Load())} }
+
+// Restore puts back what Save returned.
+func (r *ResetControl) Restore(s ResetState) error {
+	if err := known("reset control", []field{{"value", uint64(s.Value), resetMask}}); err != nil {
+		return err
+	}
+	r.value.Store(uint32(s.Value))
+	return nil
+}
+
 // I8042 is the port 0x64 of a keyboard controller that is not there, but for
 // the command that resets the machine. The FADT says that it is absent.
 type I8042 struct{ reset func() }
@@ -84,4 +101,21 @@ func (p *Port92) Write(_ uint64, data []byte) {
 	if v&^old&a20Reset != 0 {
 		p.reset()
 	}
+}
+
+// Port92State is everything a Port92 remembers.
+type Port92State struct {
+	Value uint8 `cbor:"1,keyasint"`
+}
+
+// Save returns what the Port92 remembers.
+func (p *Port92) Save() Port92State { return Port92State{uint8(p.value.Load())} }
+
+// Restore puts back what Save returned.
+func (p *Port92) Restore(s Port92State) error {
+	if err := known("port 0x92", []field{{"value", uint64(s.Value), a20Gate | a20Reset}}); err != nil {
+		return err
+	}
+	p.value.Store(uint32(s.Value))
+	return nil
 }

@@ -235,32 +235,3 @@ func (r *RTC) writeB(v uint8) {
 	}
 	r.update()
 }
-
-// RTCState is everything an RTC remembers, for saving and restoring it.
-type RTCState struct {
-	Index  uint8
-	Memory [cmosSize]byte
-	Offset int64   // seconds
-	Frozen [8]byte // the clock while it is being set: see clock
-}
-
-// State returns what the RTC remembers.
-func (r *RTC) State() RTCState {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.tick()
-	return RTCState{r.index, r.ram, r.offset, r.frozen}
-}
-
-// Restore puts back what State returned.
-func (r *RTC) Restore(s RTCState) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.index, r.ram, r.frozen = s.Index&^rtcNMI, s.Memory, s.Frozen
-	r.offset = max(min(s.Offset, maxOffset), -maxOffset)
-	r.base, r.period = r.now(), 0
-	r.second = r.base.Unix()
-	r.irq.high = false
-	r.irq.line.Set(false)
-	r.update()
-}

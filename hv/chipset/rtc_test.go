@@ -106,7 +106,7 @@ func TestRTCRubbishTime(t *testing.T) {
 		for _, reg := range timeRegs {
 			put(r.RTC, reg, v)
 		}
-		if o := r.State().Offset; o > maxOffset || o < -maxOffset {
+		if o := r.Save().Offset; o > maxOffset || o < -maxOffset {
 			t.Errorf("offset %d after writing %#x", o, v)
 		}
 		getTime(r.RTC)
@@ -251,14 +251,28 @@ func TestRTCRestore(t *testing.T) {
 	put(a.RTC, rtcB, rtc24h|rtcUIE)
 	a.clock.advance(time.Second)
 	b.clock.advance(time.Minute + time.Second)
-	b.Restore(a.State())
+	if err := b.Restore(a.Save()); err != nil {
+		t.Fatal(err)
+	}
 	if got := get(b.RTC, 0x0f); got != 0x0a || get(b.RTC, rtcHours) != 0x06 {
 		t.Errorf("byte 0xf %#x, hour %x; want 0xa, 6", got, get(b.RTC, rtcHours))
 	}
 	if !b.irq.high.Load() {
 		t.Error("pending interrupt is lost")
 	}
-	b.Restore(RTCState{Index: 0xff, Offset: -1 << 63})
+	for name, change := range map[string]func(*RTCState){
+		"index":  func(s *RTCState) { s.Index = 0xff },
+		"UIP":    func(s *RTCState) { s.Memory[rtcA] |= rtcUIP },
+		"C":      func(s *RTCState) { s.Memory[rtcC] = 1 },
+		"offset": func(s *RTCState) { s.Offset = -1 << 63 },
+		"phase":  func(s *RTCState) { s.Phase = 1 << 40 },
+		"early":  func(s *RTCState) { s.Phase = -1 },
+	} {
+		s := a.Save()
+		if change(&s); b.Restore(s) == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
 	getTime(b.RTC)
 	b.Close()
 	a.Close()
@@ -278,7 +292,7 @@ func FuzzRTC(f *testing.F) {
 				reads := script(r, RTCSize, ops, func(op byte) {
 					time.Sleep(time.Duration(op) * 10 * time.Millisecond)
 				})
-				return reads, r.State()
+				return reads, r.Save()
 			}
 			r1, s1 := run()
 			r2, s2 := run()

@@ -96,9 +96,8 @@ func (r *RTC) decode(v, reg byte) byte {
 	return v
 }
 
-// alarmMatches says whether it is the alarm's time now.
-func (r *RTC) alarmMatches() bool {
-	c := r.clock()
+// alarmMatches says whether c is the alarm's time.
+func (r *RTC) alarmMatches(c clock) bool {
 	for _, reg := range [...]uint8{rtcSeconds, rtcMinutes, rtcHours} {
 		if a := r.ram[reg+rtcAlarms]; a < rtcAny && r.decode(a, reg+rtcAlarms) != c.get(reg) {
 			return false
@@ -109,8 +108,10 @@ func (r *RTC) alarmMatches() bool {
 
 // periodicRate is the time between two periodic interrupts, or 0 for none
 // (MC146818, table 5: with a 32.768 kHz crystal).
-func (r *RTC) periodicRate() time.Duration {
-	rs := r.ram[rtcA] & rtcRate
+func (r *RTC) periodicRate() time.Duration { return rateOf(r.ram[rtcA]) }
+
+func rateOf(a uint8) time.Duration {
+	rs := a & rtcRate
 	if rs == 0 {
 		return 0
 	}
@@ -126,7 +127,7 @@ func (r *RTC) tick() {
 	if s := now.Unix(); s != r.second && r.ram[rtcB]&rtcSET == 0 {
 		r.second = s
 		r.ram[rtcC] |= rtcUF
-		if r.alarmMatches() {
+		if r.alarmMatches(r.clock()) {
 			r.ram[rtcC] |= rtcAF
 		}
 	}

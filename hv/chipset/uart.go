@@ -1,6 +1,7 @@
 package chipset
 
 import (
+	"fmt"
 	"io"
 	"sync"
 )
@@ -41,6 +42,7 @@ const (
 
 	fcrEnable  = 1 << 0
 	fcrClearRX = 1 << 1
+	fcrTrigger = 3 << 6
 
 	lcrDLAB = 1 << 7
 
@@ -85,12 +87,19 @@ type UART struct {
 
 // UARTState is everything a UART remembers, for saving and restoring it.
 type UARTState struct {
-	IER, FCR, LCR, MCR, MSR, SCR uint8
-	LSRErrors                    uint8 // latched LSR bits: OE, BI
-	DLL, DLM                     uint8
-	THRI                         bool // transmitter-empty interrupt is pending
-	RX                           [fifoSize]byte
-	RXHead, RXLen                uint8
+	IER       uint8          `cbor:"1,keyasint"`
+	FCR       uint8          `cbor:"2,keyasint"`
+	LCR       uint8          `cbor:"3,keyasint"`
+	MCR       uint8          `cbor:"4,keyasint"`
+	MSR       uint8          `cbor:"5,keyasint"`
+	SCR       uint8          `cbor:"6,keyasint"`
+	LSRErrors uint8          `cbor:"7,keyasint"` // latched LSR bits: OE, BI
+	DLL       uint8          `cbor:"8,keyasint"`
+	DLM       uint8          `cbor:"9,keyasint"`
+	THRI      bool           `cbor:"10,keyasint"` // transmitter-empty interrupt is pending
+	RX        [fifoSize]byte `cbor:"11,keyasint"`
+	RXHead    uint8          `cbor:"12,keyasint"`
+	RXLen     uint8          `cbor:"13,keyasint"`
 }
 
 // NewUART makes a UART in its reset state. out takes what the guest sends, one
@@ -159,27 +168,34 @@ func (u *UART) Break() {
 	u.update()
 }
 
-// State returns what the UART remembers.
-func (u *UART) State() UARTState {
+// Save returns what the UART remembers.
+func (u *UART) Save() UARTState {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.s
 }
 
-// Restore puts back what State returned and raises the interrupt if there is a
+// Restore puts back what Save returned and raises the interrupt if there is a
 // cause: a lost one would leave the guest's terminal stuck.
-func (u *UART) Restore(s UARTState) {
+func (u *UART) Restore(s UARTState) error {
+	err := known("UART", []field{
+		{"IER", uint64(s.IER), ierMask},
+		{"FCR", uint64(s.FCR), fcrEnable | fcrTrigger},
+		{"MCR", uint64(s.MCR), mcrMask},
+		{"LSR", uint64(s.LSRErrors), lsrOE | lsrBI},
+	})
+	if err != nil {
+		return err
+	}
+	if s.RXHead >= fifoSize || s.RXLen > s.depth() {
+		return fmt.Errorf("UART: %d bytes from %d on in a FIFO of %d", s.RXLen, s.RXHead, s.depth())
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	s.IER &= ierMask
-	s.MCR &= mcrMask
-	s.LSRErrors &= lsrOE | lsrBI
-	s.RXHead %= fifoSize
-	s.RXLen = min(s.RXLen, fifoSize)
 	u.s = s
-	u.irq.high = false
-	u.irq.line.Set(false)
+	u.irq.restart()
 	u.update()
+	return nil
 }
 
 func (u *UART) read(off uint64) (v byte, drained bool) {
@@ -274,7 +290,7 @@ func (u *UART) writeFCR(v byte) (drained bool) {
 		drained = s.RXLen > 0
 		s.RXLen = 0
 	}
-	s.FCR = v & (fcrEnable | 0xc0)
+	s.FCR = v & (fcrEnable | fcrTrigger)
 	return drained
 }
 
@@ -304,8 +320,8 @@ func (u *UART) writeMCR(v byte) (drained bool) {
 	return drained
 }
 
-func (u *UART) depth() uint8 {
-	if u.s.FCR&fcrEnable != 0 {
+func (s *UARTState) depth() uint8 {
+	if s.FCR&fcrEnable != 0 {
 		return fifoSize
 	}
 	return 1
@@ -313,7 +329,7 @@ func (u *UART) depth() uint8 {
 
 func (u *UART) push(c byte) bool {
 	s := &u.s
-	if s.RXLen >= u.depth() {
+	if s.RXLen >= s.depth() {
 		return false
 	}
 	s.RX[(s.RXHead+s.RXLen)%fifoSize] = c

@@ -234,7 +234,9 @@ func TestUARTRestore(t *testing.T) {
 	out8(a, uartIER, ierRDA|ierTHRE)
 	a.Input([]byte("xy"))
 	b := newUART()
-	b.Restore(a.State())
+	if err := b.Restore(a.Save()); err != nil {
+		t.Fatal(err)
+	}
 	if !b.irq.high.Load() || b.irq.edges.Load() != 1 {
 		t.Errorf("line %v after %d edges, want it raised: the guest's terminal would hang", b.irq.high.Load(), b.irq.edges.Load())
 	}
@@ -244,13 +246,17 @@ func TestUARTRestore(t *testing.T) {
 }
 
 func TestUARTRestoreChecks(t *testing.T) {
-	u := newUART()
-	u.Restore(UARTState{IER: 0xff, MCR: 0xff, LSRErrors: 0xff, RXHead: 0xff, RXLen: 0xff})
-	for range 300 {
-		in8(u, uartData)
-	}
-	if got := u.State(); got.RXLen != 0 || got.IER != ierMask {
-		t.Errorf("state %+v", got)
+	for _, s := range []UARTState{
+		{IER: 0x10}, {FCR: 2}, {MCR: 0x20}, {LSRErrors: 1},
+		{RXHead: fifoSize}, {RXLen: 2}, {FCR: fcrEnable, RXLen: fifoSize + 1},
+	} {
+		u := newUART()
+		if u.Restore(s) == nil {
+			t.Errorf("%+v was taken", s)
+		}
+		if got := u.Save(); got != newUART().Save() {
+			t.Errorf("after a state that was refused: %+v", got)
+		}
 	}
 }
 
@@ -284,7 +290,7 @@ func FuzzUART(f *testing.F) {
 					t.Errorf("line %v, cause %#x", u.irq.high.Load(), u.cause())
 				}
 			})
-			return reads, u.State()
+			return reads, u.Save()
 		}
 		r1, s1 := run()
 		r2, s2 := run()
