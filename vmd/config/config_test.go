@@ -32,12 +32,13 @@ var files = &fakeFS{
 		"/d": 0, "/a": 0, "/b": 0, "/c": 0, "/e": 0, "/d.img": 0, "/bsd": 0, "/bsd.rd": 0,
 		"/vm/a.img": 0, "/vm/b.img": 0, "/vm/c.img": 0, "/vm/with space.img": 0,
 		"/vm/vmlinuz": 0, "/vm/initrd.img": 0, "/vm/bios": 0,
-		"/vm":                              fs.ModeDir,
-		"/dev/sdz":                         fs.ModeDevice,
-		"/dev/null":                        fs.ModeDevice | fs.ModeCharDevice,
-		"/vm/fifo":                         fs.ModeNamedPipe,
-		"/vm/noperm":                       fs.ModeIrregular,
-		"/" + strings.Repeat("p", MaxPath): 0,
+		"/vm":                                fs.ModeDir,
+		"/dev/sdz":                           fs.ModeDevice,
+		"/dev/null":                          fs.ModeDevice | fs.ModeCharDevice,
+		"/vm/fifo":                           fs.ModeNamedPipe,
+		"/vm/noperm":                         fs.ModeIrregular,
+		"/" + strings.Repeat("p", MaxPath):   0, // a byte too long
+		"/" + strings.Repeat("q", MaxPath-1): 0, // just not
 	},
 	links: map[string]string{"/vm/link.img": "/vm/a.img"},
 }

@@ -257,7 +257,8 @@ func TestExample(t *testing.T) {
 }
 
 // TestExampleMutated changes every byte of the example, one at a time, to bytes
-// that mean something to the lexer and to some that do not.
+// that mean something to the lexer and to some that do not, leaves it out, and
+// ends the file there.
 func TestExampleMutated(t *testing.T) {
 	text, f := example(t)
 	// Comments need no second look.
@@ -274,6 +275,10 @@ func TestExampleMutated(t *testing.T) {
 	for i := range text {
 		for _, c := range []byte{0, '\n', '"', '{', '}', '\\', '$', byte(rnd.Uint32())} {
 			mutated := text[:i] + string([]byte{c}) + text[i+1:]
+			f.text = map[string]string{"t": mutated}
+			checkOutcome(t, "t", opt, mutated)
+		}
+		for _, mutated := range []string{text[:i] + text[i+1:], text[:i]} {
 			f.text = map[string]string{"t": mutated}
 			checkOutcome(t, "t", opt, mutated)
 		}
