@@ -2,8 +2,10 @@ package statefile
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -56,14 +58,18 @@ func TestPowerCut(t *testing.T) {
 	}
 	setUp := func() string {
 		path := filepath.Join(t.TempDir(), "state")
-		for _, v := range []value{{0, "long ago"}, before} {
-			if err := Save(path, v); err != nil {
+		for name, v := range map[string]value{path + ".prev": {0, "long ago"}, path: before} {
+			data, err := encode(v)
+			if err == nil {
+				err = os.WriteFile(name, data, 0o600) // as two Saves do, which would wait for the disk
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
 		}
 		return path
 	}
-	for n := 0; n < len(data); n += 5 { // the new file is written in part
+	for n := range len(data) + 1 { // the new file is written in part
 		path := setUp()
 		if err := os.WriteFile(path+".new", data[:n], 0o600); err != nil {
 			t.Fatal(err)
@@ -79,7 +85,7 @@ func TestPowerCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("rename", path, before)
-	for n := 0; n < len(data); n += 5 { // a file system that reorders: the file is torn
+	for n := range len(data) { // a file system that reorders: the file is torn
 		path := setUp()
 		if err := keepPrevious(path); err != nil {
 			t.Fatal(err)
@@ -91,6 +97,69 @@ func TestPowerCut(t *testing.T) {
 			t.Fatal(err)
 		}
 		check("torn", path, before)
+	}
+}
+
+// TestPowerCutOfNames: what Save does to names is durable only when the folder
+// is, and until then a file system may have done any of it and not the rest.
+func TestPowerCutOfNames(t *testing.T) {
+	older, before, after := value{0, "long ago"}, value{1, "before"}, value{2, "after"}
+	file := func(v value) []byte {
+		data, err := encode(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	type names map[string][]byte
+	for _, state := range []value{before, after} { // the rename over state
+		for _, prev := range []*value{nil, &older, &before} { // the one over state.prev; nil: the first Save of all
+			for _, left := range []names{{}, {"state.new": file(after)}, {"state.prev.new": file(before)}, {"state.new": file(after), "state.prev.new": file(before)}} {
+				dir := t.TempDir()
+				all := names{"state": file(state)}
+				if prev != nil {
+					all["state.prev"] = file(*prev)
+				}
+				maps.Copy(all, left)
+				for name, data := range all {
+					if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var v value
+				path := filepath.Join(dir, "state")
+				if old, err := Load(path, &v); old != nil || err != nil || v != state {
+					t.Errorf("with state %v, prev %v and %d more: %v %v %+v", state, prev, len(left), old, err, v)
+				}
+				if err := Save(path, after); err != nil { // what is left is no hindrance
+					t.Errorf("with state %v, prev %v and %d more: %v", state, prev, len(left), err)
+				}
+				if old, err := Load(path, &v); old != nil || err != nil || v != after {
+					t.Errorf("saved again: %v %v %+v", old, err, v)
+				}
+			}
+		}
+	}
+}
+
+// TestDiskFull: a Save that fails leaves what was there, for as long as it fails.
+func TestDiskFull(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	before := value{1, "before"}
+	if err := Save(path, before); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/full", path+".new"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := Save(path, value{2, "after"}); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("on a full disk: %v", err)
+		}
+		var v value
+		if old, err := Load(path, &v); old != nil || err != nil || v != before {
+			t.Fatalf("after that: %v %v %+v", old, err, v)
+		}
 	}
 }
 
