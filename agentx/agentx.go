@@ -96,6 +96,11 @@ type Config struct {
 	// Subtree. Empty: no entry.
 	Capabilities string
 
+	// MasterUp is how long the master that an earlier Agent has last talked to
+	// has been up by now, if it is still the same run of it: Restarted says
+	// whether it is. 0: not known.
+	MasterUp time.Duration
+
 	// Report is told what an operator may want to know, on Run's goroutine.
 	// May be nil.
 	Report func(Event)
@@ -109,7 +114,8 @@ type EventKind uint8
 
 const (
 	// Up: the subtree is registered. Restarted is set when the master is not
-	// the run of it that the last session was with.
+	// the run of it that the last session was with; MasterUp is how long it
+	// has been up.
 	Up EventKind = iota + 1
 	// Down: there is no session because of Err. Reported once, not for every
 	// attempt that follows.
@@ -130,6 +136,7 @@ type Event struct {
 	Kind      EventKind
 	Err       error
 	Restarted bool
+	MasterUp  time.Duration
 	Count     int
 }
 
@@ -164,7 +171,11 @@ func New(cfg Config) *Agent {
 	if cfg.Jitter == nil {
 		cfg.Jitter = rand.Float64
 	}
-	return &Agent{cfg: cfg}
+	a := &Agent{cfg: cfg}
+	if cfg.MasterUp > 0 {
+		a.master = masterClock{uint32(cfg.MasterUp / tick), time.Now()}
+	}
+	return a
 }
 
 // Run keeps a session with the master until ctx ends, whose error it returns. A
@@ -197,9 +208,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 }
 
+// tick is the unit of sysUpTime.
+const tick = 10 * time.Millisecond
+
 // masterClock is the sysUpTime that a master last told, and when.
 type masterClock struct {
-	ticks uint32 // hundredths of a second
+	ticks uint32
 	at    time.Time
 }
 
@@ -209,7 +223,7 @@ func (c masterClock) restarted(ticks uint32, now time.Time) bool {
 	if c.at.IsZero() {
 		return false
 	}
-	expected := c.ticks + uint32(now.Sub(c.at)/(10*time.Millisecond))
+	expected := c.ticks + uint32(now.Sub(c.at)/tick)
 	// Differences have a sign: sysUpTime wraps after 497 days.
 	return int32(c.ticks-ticks) > 0 || int32(expected-ticks) > 100
 }

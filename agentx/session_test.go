@@ -83,6 +83,21 @@ func TestMasterRestart(t *testing.T) {
 	})
 }
 
+// What was known of the master before this Agent tells whether it is another run
+// of it.
+func TestMasterBeforeThisAgent(t *testing.T) {
+	for up, want := range map[time.Duration]bool{time.Hour: false, time.Hour - 10*time.Second: true} {
+		withMaster(t, func(c *Config) { c.MasterUp = time.Hour }, func(m *fakeMaster) {
+			m.started = time.Now().Add(-up)
+			m.join()
+			m.wantEvents(Up)
+			if e := m.events[0]; e.Restarted != want || e.MasterUp != up {
+				m.t.Errorf("a master that is up for %v, not an hour: %+v", up, e)
+			}
+		})
+	}
+}
+
 func TestMasterClock(t *testing.T) {
 	now := time.Unix(1000, 0)
 	for _, c := range []struct {

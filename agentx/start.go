@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/posteo/go-agentx/pdu"
 )
@@ -89,7 +90,9 @@ func (s *session) answered(p pending, h pdu.Header, r response) error {
 		}
 		s.phase = up
 		s.a.down = false
-		s.a.cfg.Report(Event{Kind: Up, Restarted: s.a.master.restarted(r.upTime, s.heard)})
+		s.a.cfg.Report(Event{
+			Kind: Up, Restarted: s.a.master.restarted(r.upTime, s.heard), MasterUp: time.Duration(r.upTime) * tick,
+		})
 		s.reportDropped(s.a.queue.open(s.alarm.ring))
 	case pdu.TypePing:
 		return refused

@@ -206,7 +206,7 @@ func (s *Store) Configure(w Switches, readOnly bool) {
 	s.mu.Lock()
 	s.configured, s.readOnly = w, readOnly
 	s.mu.Unlock()
-	s.setSwitches(w)
+	s.SetSwitches(w)
 }
 
 // ResetSwitches undoes what managers have set. RFC 7666 wants that when the
@@ -215,10 +215,11 @@ func (s *Store) ResetSwitches() {
 	s.mu.Lock()
 	w := s.configured
 	s.mu.Unlock()
-	s.setSwitches(w)
+	s.SetSwitches(w)
 }
 
-func (s *Store) setSwitches(w Switches) {
+// SetSwitches sets the switches as a manager does: until ResetSwitches.
+func (s *Store) SetSwitches(w Switches) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next.switches = w

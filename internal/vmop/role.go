@@ -59,6 +59,18 @@ type SNMPConfig struct {
 	ObjectID []uint32 `cbor:"12,keyasint,omitempty"`
 	PhysBase int32    `cbor:"13,keyasint,omitempty"`
 	VMInfo   bool     `cbor:"14,keyasint,omitempty"`
+
+	// Switches are what a manager has made of PerVM and Bulk, if anything.
+	Switches *SNMPSwitches `cbor:"15,keyasint,omitempty"`
+}
+
+// SNMPSwitches are the two notification switches as they are, and the run of the
+// master agent that it counts for: Master is when it started (CLOCK_MONOTONIC,
+// ns).
+type SNMPSwitches struct {
+	PerVM  bool  `cbor:"1,keyasint"`
+	Bulk   bool  `cbor:"2,keyasint"`
+	Master int64 `cbor:"3,keyasint"`
 }
 
 // VMID names a VM by its lasting number.

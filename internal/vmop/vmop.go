@@ -77,6 +77,7 @@ const (
 	SNMPDelete                   // VMID
 	SNMPDial                     // no payload: agentx wants a connection to the master; the SNMPSetup that answers has the same id
 	SNMPLoaded                   // no payload: the VMs put so far are no news; what comes now is, and may be notified
+	SNMPKeep                     // SNMPSwitches: they were set by a manager, or are again what vm.conf has
 )
 
 // Verbosity reaches every role.

@@ -50,6 +50,7 @@ func (p *parent) do(a registry.Action) {
 	case registry.SaveState:
 		p.saveSoon()
 	case registry.Quit:
+		p.dirty = true // what waits for its turn, too
 		p.saveState()
 		p.log.Info().Msg("terminating")
 		p.endRoles()

@@ -24,6 +24,7 @@ func (p *parent) snmpConfig() vmop.SNMPConfig {
 		Started: p.started, Version: p.opt.Version, Changed: p.changed,
 		PerVM: a.PerVM, Bulk: a.Bulk, ReadOnly: a.ReadOnly,
 		CPUs: onlineCPUs(), ObjectID: a.ObjectID, PhysBase: a.ProcessorIndex, VMInfo: a.VMInfo,
+		Switches: p.switchesSet(),
 	}
 }
 
@@ -70,6 +71,10 @@ func (p *parent) unpublish(id uint32) {
 }
 
 func (p *parent) fromAgentX(m imsg.Msg) {
+	if vmop.Type(m.Type) == vmop.SNMPKeep {
+		p.keepSwitches(m)
+		return
+	}
 	if vmop.Type(m.Type) != vmop.SNMPDial {
 		p.log.Error().Uint16("type", m.Type).Msg("unknown message from agentx")
 		return

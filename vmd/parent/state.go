@@ -13,7 +13,8 @@ import (
 type savedState struct {
 	BootID string
 	registry.State
-	Raw rawDisks
+	Raw      rawDisks
+	Switches *keptSwitches `json:",omitempty"`
 }
 
 // loadState makes the registry of what was saved.
@@ -27,9 +28,9 @@ func (p *parent) loadState() error {
 		p.log.Error().Err(old).Msg("using the state before it")
 	}
 	if s.BootID != bootID() {
-		s.Runs = nil
+		s.Runs, s.Switches = nil, nil
 	}
-	p.raw = s.Raw
+	p.raw, p.switches = s.Raw, s.Switches
 	p.reg = registry.New(s.State, rand.Reader)
 	return nil
 }
@@ -54,7 +55,7 @@ func (p *parent) saveState() {
 		return
 	}
 	p.dirty = false
-	if err := statefile.Save(p.paths.stateFile(), savedState{bootID(), p.reg.State(), p.raw}); err != nil {
+	if err := statefile.Save(p.paths.stateFile(), savedState{bootID(), p.reg.State(), p.raw, p.switches}); err != nil {
 		p.log.Error().Err(err).Msg("state not saved; trying again")
 		if p.saving != nil {
 			p.saving.Stop()

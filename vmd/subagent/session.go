@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"vmd/agentx"
+	"vmd/internal/counters"
 	"vmd/internal/imsg"
 	"vmd/internal/vmop"
 	"vmd/mib"
@@ -49,13 +50,17 @@ func (s *server) restartSession() {
 	n := &session{stop: stop, done: make(chan struct{})}
 	n.agent = agentx.New(agentx.Config{
 		Dial:         s.dial,
-		Handler:      handler{s.store},
+		Handler:      handler{s.store, func() { s.loop.Post(s.keepSwitches) }},
 		Subtree:      mib.Root(),
 		More:         more(s.config),
 		Context:      s.config.Context,
 		Description:  description,
 		Capabilities: capabilities,
-		Report:       func(e agentx.Event) { s.loop.Post(func() { s.report(e) }) },
+		MasterUp:     s.masterUp(),
+		Report: func(e agentx.Event) {
+			now := counters.Monotonic()
+			s.loop.Post(func() { s.report(e, now) })
+		},
 	})
 	s.session = n
 	go func() {
@@ -75,14 +80,12 @@ func more(c vmop.SNMPConfig) (subtrees [][]uint32) {
 	return subtrees
 }
 
-func (s *server) report(e agentx.Event) {
+// report says what happened to the session, at a time of CLOCK_MONOTONIC.
+func (s *server) report(e agentx.Event, at int64) {
 	switch e.Kind {
 	case agentx.Up:
 		s.log.Info().Str("path", s.config.Path).Msg("registered with the master agent")
-		if e.Restarted {
-			// RFC 7666: a manager's setting does not survive the agent.
-			s.store.ResetSwitches()
-		}
+		s.masterStarted(at-int64(e.MasterUp), e.Restarted)
 	case agentx.Down:
 		s.log.Warn().Err(e.Err).Str("path", s.config.Path).Msg("no session with the master agent")
 	case agentx.CapsRefused:
@@ -173,8 +176,12 @@ func (d *dials) forget(id uint64, answer <-chan dialled) {
 	}
 }
 
-// handler is the store as package agentx wants it.
-type handler struct{ store *mib.Store }
+// handler is the store as package agentx wants it. It calls changed when a SET
+// was carried out or taken back.
+type handler struct {
+	store   *mib.Store
+	changed func()
+}
 
 func (h handler) View() agentx.View { return view{h.store.View()} }
 
@@ -187,7 +194,7 @@ func (h handler) Test(binds []agentx.VarBind) (agentx.Set, uint16, int) {
 	if err != nil {
 		return nil, err.Code, err.Index
 	}
-	return set{t}, 0, 0
+	return set{t, h.changed}, 0, 0
 }
 
 type view struct{ mib.View }
@@ -199,7 +206,10 @@ func (v view) Next(dst, start []uint32, include bool, end []uint32) ([]uint32, a
 	return name, agentx.Value(val)
 }
 
-type set struct{ *mib.Set }
+type set struct {
+	*mib.Set
+	changed func()
+}
 
-func (t set) Commit() error { t.Set.Commit(); return nil }
-func (t set) Undo() error   { t.Set.Undo(); return nil }
+func (t set) Commit() error { t.Set.Commit(); t.changed(); return nil }
+func (t set) Undo() error   { t.Set.Undo(); t.changed(); return nil }

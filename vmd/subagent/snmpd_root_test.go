@@ -18,6 +18,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"vmd/internal/counters"
+	"vmd/internal/imsg"
 	"vmd/internal/privsep"
 	"vmd/internal/testenv"
 	"vmd/internal/vmop"
@@ -55,11 +56,14 @@ type testHost struct {
 	t      testing.TB
 	snmpd  *testenv.MasterAgent
 	role   *privsep.Child
+	end    func() // of the role
 	client *gosnmp.GoSNMP
 	sink   net.PacketConn // where traps go
 
 	mu     sync.Mutex
 	config vmop.SNMPConfig
+	dial   string              // the master's socket, or one in front of it
+	kept   []vmop.SNMPSwitches // what the role had us keep
 }
 
 func newHost(t testing.TB, config vmop.SNMPConfig, lines ...string) *testHost {
@@ -71,22 +75,33 @@ func newHost(t testing.TB, config vmop.SNMPConfig, lines ...string) *testHost {
 	t.Cleanup(func() { sink.Close() })
 	lines = append(lines, "trap2sink "+sink.LocalAddr().String()+" public")
 	h := &testHost{t: t, sink: sink, snmpd: testenv.Snmpd(t, lines...), config: config}
+	h.dial = h.snmpd.Socket
+	h.spawn()
+	h.client = h.manager("private")
+	return h
+}
+
+// spawn starts the role.
+func (h *testHost) spawn() {
+	t := h.t
+	t.Helper()
 	o := privsep.SpawnOptions{Unprivileged: usesCgo()}
 	if _, ok := t.(*testing.B); ok {
 		o.Name = quiet
 	}
-	if h.role, err = privsep.Spawn("agentx", o); err != nil {
+	role, err := privsep.Spawn("agentx", o)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		h.role.Conn.Close()
-		if s := <-h.role.Exited; s.Code != 0 || s.Signal != 0 {
+	h.role = role
+	h.end = sync.OnceFunc(func() {
+		role.Conn.Close()
+		if s := <-role.Exited; s.Code != 0 || s.Signal != 0 {
 			t.Errorf("the role ends: %v", s)
 		}
 	})
-	go h.parent()
-	h.client = h.manager("private")
-	return h
+	t.Cleanup(h.end)
+	go h.parent(role)
 }
 
 // usesCgo reports whether this is not the product's way of building: libcap's
@@ -97,26 +112,35 @@ func usesCgo() bool {
 }
 
 // parent answers what the role asks.
-func (h *testHost) parent() {
+func (h *testHost) parent(role *privsep.Child) {
 	for {
-		m, err := h.role.Conn.Recv()
+		m, err := role.Conn.Recv()
 		if err != nil {
 			return
 		}
-		m.Close()
 		h.mu.Lock()
-		c := h.config
+		c, path := h.config, h.dial
+		if vmop.Type(m.Type) == vmop.SNMPKeep {
+			var k vmop.SNMPSwitches
+			if imsg.Unmarshal(m.Payload, &k) == nil {
+				h.kept = append(h.kept, k)
+			}
+		}
 		h.mu.Unlock()
-		conn, err := net.Dial("unix", h.snmpd.Socket)
+		m.Close()
+		if vmop.Type(m.Type) != vmop.SNMPDial {
+			continue
+		}
+		conn, err := net.Dial("unix", path)
 		if err != nil {
 			c.Detail = err.Error()
-			h.role.Conn.Send(uint16(vmop.SNMPSetup), m.ID, c)
+			role.Conn.Send(uint16(vmop.SNMPSetup), m.ID, c)
 			continue
 		}
 		f, err := conn.(*net.UnixConn).File()
 		conn.Close()
 		if err == nil {
-			h.role.Conn.Send(uint16(vmop.SNMPSetup), m.ID, c, f)
+			role.Conn.Send(uint16(vmop.SNMPSetup), m.ID, c, f)
 		}
 	}
 }

@@ -50,6 +50,9 @@ type server struct {
 	vms    map[uint32]*machine
 	store  *mib.Store // nil until SNMPLoaded
 
+	master int64        // when the master started (CLOCK_MONOTONIC, ns); 0: not known
+	kept   mib.Switches // as parent has them
+
 	session *session // nil while switched off
 	dials   dials
 	window  window
@@ -138,6 +141,7 @@ func (s *server) setup(m *imsg.Msg) error {
 	s.store.SetHost(host(c))
 	if switches(c) != switches(was) || c.ReadOnly != was.ReadOnly {
 		s.store.Configure(switches(c), c.ReadOnly)
+		s.keepSwitches()
 	}
 	if c.Enabled != was.Enabled || c.Path != was.Path || c.Context != was.Context || c.VMInfo != was.VMInfo {
 		s.restartSession()
@@ -167,6 +171,7 @@ func (s *server) loaded() {
 	if err := s.store.Load(records); err != nil {
 		s.log.Error().Err(err).Msg("VM not shown by SNMP")
 	}
+	s.restoreSwitches()
 	s.restartSession()
 }
 

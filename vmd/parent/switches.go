@@ -1,0 +1,50 @@
+package parent
+
+import (
+	"vmd/internal/imsg"
+	"vmd/internal/vmop"
+)
+
+// keptSwitches are the two notification switches of the MIB as a manager has set
+// them, until the master agent or the host starts again, or what they were set
+// over changes in vm.conf.
+type keptSwitches struct {
+	vmop.SNMPSwitches
+	OverPerVM, OverBulk bool // as vm.conf had them
+}
+
+// switchesSet are the switches that a manager has set, nil if none counts now.
+func (p *parent) switchesSet() *vmop.SNMPSwitches {
+	a, k := &p.cfg.AgentX, p.switches
+	if k == nil || a.ReadOnly || k.OverPerVM != a.PerVM || k.OverBulk != a.Bulk {
+		return nil
+	}
+	s := k.SNMPSwitches
+	return &s
+}
+
+// keepSwitches takes note of what agentx says a manager has set, and saves it: at
+// most once a second, however often agentx says so.
+func (p *parent) keepSwitches(m imsg.Msg) {
+	var s vmop.SNMPSwitches
+	if err := imsg.Unmarshal(m.Payload, &s); err != nil {
+		p.log.Error().Err(err).Msg("bad message from agentx")
+		return
+	}
+	a := &p.cfg.AgentX
+	p.switches = nil
+	if s.PerVM != a.PerVM || s.Bulk != a.Bulk {
+		p.switches = &keptSwitches{s, a.PerVM, a.Bulk}
+	}
+	if p.pacing != nil {
+		return
+	}
+	p.saveSoon()
+	saved := p.switches
+	p.pacing = p.loop.After(saveAgain, func() {
+		p.pacing = nil
+		if p.switches != saved {
+			p.saveSoon()
+		}
+	})
+}
