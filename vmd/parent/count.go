@@ -20,6 +20,7 @@ func (p *parent) count(a registry.Count) {
 	}
 	if r := p.runs[s.ID]; r != nil && r.page != nil {
 		r.fill(&s)
+		fillTaps(&s, a.NICs)
 	}
 	if q.counts = append(q.counts, s); len(q.counts) == vmop.MaxRecords {
 		p.flushList(q)

@@ -27,6 +27,7 @@ type Count struct {
 	To    Asker
 	Stats vmop.Stats // as far as the registry knows
 	PID   int
+	NICs  []RunNIC
 }
 
 // StartVM has a VM started. The descriptors that Files names came with the

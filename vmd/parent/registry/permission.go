@@ -104,7 +104,7 @@ func (r *Registry) list(to Asker, b vmop.ListRequest) {
 func (r *Registry) count(to Asker, b vmop.StatsRequest) {
 	r.each(to, b.VM, func(v *vm) {
 		if v.run != nil && v.run.PID != 0 {
-			r.do(Count{To: to, PID: v.run.PID, Stats: vmop.Stats{
+			r.do(Count{To: to, PID: v.run.PID, NICs: v.run.NICs, Stats: vmop.Stats{
 				ID: v.known.ID, Name: v.def.Name, State: v.shown(), Started: int64(v.run.Started), CPUs: v.run.Def.CPUs,
 			}})
 		}
