@@ -1,0 +1,10 @@
+// Diskload is package diskload as a program of guests.
+package main
+
+import (
+	"os"
+
+	"vmd/e2e/diskload"
+)
+
+func main() { os.Exit(diskload.Main()) }
