@@ -58,13 +58,14 @@ const (
 	End        Tag = 12 // all is said; the sender waits for an answer
 	Go         Tag = 13 // the receiver runs the machine from here on
 	Abort      Tag = 14 // the sender has changed its mind, with a reason in words
+	Console    Tag = 15 // what the guest last wrote to its console
 )
 
 // Optional is the first of the tags that a reader need not know.
 const Optional Tag = 0x8000
 
 // known says whether this version knows t.
-func (t Tag) known() bool { return t >= Definition && t <= Abort }
+func (t Tag) known() bool { return t >= Definition && t <= Console }
 
 //go:generate go tool stringer -type=Tag
 

@@ -22,21 +22,22 @@ func _() {
 	_ = x[End-12]
 	_ = x[Go-13]
 	_ = x[Abort-14]
+	_ = x[Console-15]
 	_ = x[Optional-32768]
 }
 
 const (
-	_Tag_name_0 = "DefinitionMachinePagesRoundPausedMemoryChipVCPUDeviceMachineEndDiskEndGoAbort"
+	_Tag_name_0 = "DefinitionMachinePagesRoundPausedMemoryChipVCPUDeviceMachineEndDiskEndGoAbortConsole"
 	_Tag_name_1 = "Optional"
 )
 
 var (
-	_Tag_index_0 = [...]uint8{0, 10, 17, 22, 27, 33, 39, 43, 47, 53, 63, 67, 70, 72, 77}
+	_Tag_index_0 = [...]uint8{0, 10, 17, 22, 27, 33, 39, 43, 47, 53, 63, 67, 70, 72, 77, 84}
 )
 
 func (i Tag) String() string {
 	switch {
-	case 1 <= i && i <= 14:
+	case 1 <= i && i <= 15:
 		i -= 1
 		return _Tag_name_0[_Tag_index_0[i]:_Tag_index_0[i+1]]
 	case i == 32768:
