@@ -135,4 +135,5 @@ type Result struct {
 	ID     uint32 `cbor:"3,keyasint,omitempty"`
 	Name   string `cbor:"4,keyasint,omitempty"`
 	TTY    string `cbor:"5,keyasint,omitempty"`
+	Pause  uint64 `cbor:"6,keyasint,omitempty"` // ns that a guest stood still while it was sent
 }

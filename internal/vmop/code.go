@@ -37,4 +37,6 @@ const (
 	ErrNothingToBoot Code = 26 // nothing-to-boot
 	ErrInternal      Code = 27 // internal
 	ErrSEV           Code = 28 // sev
+	ErrSend          Code = 29 // send
+	ErrStream        Code = 30 // stream
 )

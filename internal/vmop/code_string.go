@@ -37,11 +37,13 @@ func _() {
 	_ = x[ErrNothingToBoot-26]
 	_ = x[ErrInternal-27]
 	_ = x[ErrSEV-28]
+	_ = x[ErrSend-29]
+	_ = x[ErrStream-30]
 }
 
-const _Code_name = "okpermissionnot-foundrunningnot-runningstoppinginvalidno-firmwarekerneldiskdisk-lockedcdromtemplateinstancename-takensharedmemoryhypervisornetworktoo-oftenconfigtimeoutunsupportedcrashedunavailablebusynothing-to-bootinternalsev"
+const _Code_name = "okpermissionnot-foundrunningnot-runningstoppinginvalidno-firmwarekerneldiskdisk-lockedcdromtemplateinstancename-takensharedmemoryhypervisornetworktoo-oftenconfigtimeoutunsupportedcrashedunavailablebusynothing-to-bootinternalsevsendstream"
 
-var _Code_index = [...]uint8{0, 2, 12, 21, 28, 39, 47, 54, 65, 71, 75, 86, 91, 99, 107, 117, 123, 129, 139, 146, 155, 161, 168, 179, 186, 197, 201, 216, 224, 227}
+var _Code_index = [...]uint8{0, 2, 12, 21, 28, 39, 47, 54, 65, 71, 75, 86, 91, 99, 107, 117, 123, 129, 139, 146, 155, 161, 168, 179, 186, 197, 201, 216, 224, 227, 231, 237}
 
 func (i Code) String() string {
 	idx := int(i) - 0

@@ -31,6 +31,8 @@ var clientTypes = []struct {
 	{Load, "Load", LoadRequest{}},
 	{Reload, "Reload", nil},
 	{Reset, "Reset", ResetRequest{}},
+	{Send, "Send", SendRequest{}},
+	{Receive, "Receive", ReceiveRequest{}},
 	{Count, "Count", StatsRequest{}},
 	{Answer, "Answer", Result{}},
 	{Records, "Records", VMList{}},

@@ -161,6 +161,10 @@ type VMStartRequest struct {
 	Verbose     bool      `cbor:"12,keyasint,omitempty"`
 	Files       []string  `cbor:"13,keyasint,omitempty"`
 	Memory      uint64    `cbor:"14,keyasint,omitempty"` // reserved for the process itself
+
+	// Receive is the guest to be taken in through the descriptor "stream",
+	// instead of started. Its disks are open, but not locked.
+	Receive *Guest `cbor:"15,keyasint,omitempty"`
 }
 
 // DiskArg is a disk of a VM process.
@@ -224,17 +228,19 @@ type EventKind uint8
 
 // The events, in the order in which a VM can have them.
 const (
-	EventStarted  EventKind = 1 + iota // its vCPUs run; its counter page comes along
-	EventFailed                        // it could not be started: Code and Detail say why
-	EventPaused                        // answers VMPause
-	EventUnpaused                      // answers VMUnpause
-	EventStopping                      // it is shutting down: asked to, or by itself
-	EventPoweroff                      // gone: the guest powered off
-	EventReset                         // gone: the guest wants to be reset
-	EventKilled                        // gone: stopped by force, or by a time-out
-	EventCrashed                       // gone: its machine failed or its process died
-	EventAdopted                       // a VM process of an earlier vmm is looked after again
-	EventError                         // a request about it failed: Code and Detail say why
+	EventStarted    EventKind = 1 + iota // its vCPUs run; its counter page comes along
+	EventFailed                          // it could not be started: Code and Detail say why
+	EventPaused                          // answers VMPause
+	EventUnpaused                        // answers VMUnpause
+	EventStopping                        // it is shutting down: asked to, or by itself
+	EventPoweroff                        // gone: the guest powered off
+	EventReset                           // gone: the guest wants to be reset
+	EventKilled                          // gone: stopped by force, or by a time-out
+	EventCrashed                         // gone: its machine failed or its process died
+	EventAdopted                         // a VM process of an earlier vmm is looked after again
+	EventError                           // a request about it failed: Code and Detail say why
+	EventSent                            // its guest has gone to another host; the process waits to be stopped
+	EventSendFailed                      // its guest was not sent: Code and Detail say why, State what it is now
 )
 
 // Gone reports whether a VM has no process any more after k.
@@ -251,4 +257,6 @@ type Event struct {
 	PID    int       `cbor:"5,keyasint,omitempty"`
 	Time   int64     `cbor:"6,keyasint,omitempty"` // CLOCK_MONOTONIC, ns
 	CPU    uint64    `cbor:"7,keyasint,omitempty"` // CPU time of its process, ns, once that has been reaped
+	State  State     `cbor:"8,keyasint,omitempty"` // EventStarted, EventSendFailed: Running or Paused
+	Pause  uint64    `cbor:"9,keyasint,omitempty"` // EventSent: ns that the guest stood still
 }

@@ -3,18 +3,20 @@ package vmop
 // State is what a VM is doing (RFC 7666, VirtualMachineOperState, has more).
 type State uint8
 
-// The states. A VM has a process in all but Stopped, Waiting and Crashed.
+// The states. A VM has a process in all but Stopped, Waiting and Crashed. One
+// that is being received is Starting, and VM.Receiving.
 const (
 	Stopped  State = iota // defined, not running
 	Waiting               // will be started when its turn comes
 	Starting              // being started; not yet running
 	Running
 	Paused
-	Stopping // asked to shut down
-	Crashed  // its process died, or its machine failed
+	Stopping  // asked to shut down
+	Crashed   // its process died, or its machine failed
+	Migrating // being sent to another host, while it runs or is paused
 )
 
-var stateNames = [...]string{"stopped", "waiting", "starting", "running", "paused", "stopping", "crashed"}
+var stateNames = [...]string{"stopped", "waiting", "starting", "running", "paused", "stopping", "crashed", "migrating"}
 
 // String returns the word that vmctl shows.
 func (s State) String() string {
@@ -63,6 +65,8 @@ type VM struct {
 	// definition than in this run: what a start would change.
 	Changes []string `cbor:"22,keyasint,omitempty"`
 	Limits  Limits   `cbor:"23,keyasint"`
+
+	Receiving bool `cbor:"24,keyasint,omitempty"` // it is Starting because another host sends it
 }
 
 // Disk is a disk or CD-ROM of a VM.

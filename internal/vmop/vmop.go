@@ -26,6 +26,8 @@ const (
 	Load    Type = 10 // LoadRequest
 	Reload  Type = 11 // no payload
 	Reset   Type = 12 // ResetRequest
+	Send    Type = 13 // SendRequest, with a stream socket
+	Receive Type = 14 // ReceiveRequest, with a stream socket
 	Count   Type = 20 // StatsRequest
 
 	// What a client is answered.
@@ -68,6 +70,8 @@ const (
 	VMSpec                      // VMStartRequest: vmm hands a VM process its definition
 	VMHello                     // Hello: a VM process says who it is
 	VMLog                       // LogRequest
+	VMSend                      // VMSendRequest, with a stream socket
+	VMAbort                     // VMID: the sending is to end; if it is not too late, with the guest running on
 )
 
 // Between parent and agentx.

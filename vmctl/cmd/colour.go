@@ -27,7 +27,7 @@ func onTerminal(w io.Writer) bool {
 
 // stateColours are SGR parameters (ECMA-48, 8.3.117).
 var stateColours = map[vmop.State]string{
-	vmop.Running: "32", vmop.Paused: "33", vmop.Stopping: "33", vmop.Starting: "36", vmop.Waiting: "36", vmop.Crashed: "31",
+	vmop.Running: "32", vmop.Paused: "33", vmop.Stopping: "33", vmop.Migrating: "33", vmop.Starting: "36", vmop.Waiting: "36", vmop.Crashed: "31",
 }
 
 // stateColour returns how to write a state. It has a colour only on a terminal,

@@ -132,6 +132,8 @@ var reasons = map[vmop.Code]string{
 	vmop.ErrNothingToBoot: "Nothing to boot from",
 	vmop.ErrInternal:      "Internal error of vmd",
 	vmop.ErrSEV:           "SEV is not available",
+	vmop.ErrSend:          "The VM was not sent",
+	vmop.ErrStream:        "The stream cannot be used",
 }
 
 // reason is err as the end of a message. For an answer of vmd it is the words

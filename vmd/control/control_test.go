@@ -277,7 +277,7 @@ func TestRootOnly(t *testing.T) {
 		}
 		want := vmop.OK
 		switch typ {
-		case vmop.Log, vmop.Load, vmop.Reload, vmop.Reset:
+		case vmop.Log, vmop.Load, vmop.Reload, vmop.Reset, vmop.Send, vmop.Receive:
 			want = vmop.ErrPermission
 		}
 		if code, why := check(&m, &vmop.Peer{UID: 1000}); code != want {

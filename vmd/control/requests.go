@@ -42,6 +42,8 @@ var requests = map[vmop.Type]rule{
 	vmop.Load:    {rootOnly, 0, 5, payload[vmop.LoadRequest]},
 	vmop.Reload:  {rootOnly, 0, 5, nil},
 	vmop.Reset:   {rootOnly, 0, 5, payload[vmop.ResetRequest]},
+	vmop.Send:    {rootOnly, 1, 5, payload[vmop.SendRequest]},
+	vmop.Receive: {rootOnly, 1, 5, payload[vmop.ReceiveRequest]},
 }
 
 func payload[T any]() any { return new(T) }

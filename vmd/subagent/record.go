@@ -58,7 +58,7 @@ func (m *machine) record() (*mib.VM, error) {
 	vm := &m.vm
 	r := &mib.VM{
 		Index: index, Name: vm.Name, UUID: vm.UUID, OSType: vm.OSType,
-		Admin: adminState(vm.Admin), Oper: operState(vm.State),
+		Admin: adminState(vm.Admin), Oper: operState(vm),
 		AutoStart: mib.AutoStartDisabled, Persistent: mib.PersistentNo,
 		CPUs: int32(min(vm.CPUs, math.MaxInt32)), Memory: vm.MemoryBytes,
 		Started: time.Duration(vm.Started),
@@ -98,9 +98,13 @@ func adminState(a vmop.Admin) mib.AdminState {
 }
 
 // operState: a VM that waits for its turn or is being started is not scheduled
-// and has no memory yet. preparing(3) is for storage that is being made.
-func operState(s vmop.State) mib.OperState {
-	switch s {
+// and has no memory yet, unless it is being received. preparing(3) is for
+// storage that is being made.
+func operState(vm *vmop.VM) mib.OperState {
+	if vm.Receiving {
+		return mib.OperMigrating
+	}
+	switch vm.State {
 	case vmop.Stopped, vmop.Waiting, vmop.Starting:
 		return mib.OperShutdown
 	case vmop.Running:
@@ -111,6 +115,8 @@ func operState(s vmop.State) mib.OperState {
 		return mib.OperShuttingDown
 	case vmop.Crashed:
 		return mib.OperCrashed
+	case vmop.Migrating:
+		return mib.OperMigrating
 	}
 	return mib.OperUnknown
 }

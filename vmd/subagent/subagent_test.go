@@ -58,11 +58,14 @@ func TestStates(t *testing.T) {
 	for state, want := range map[vmop.State]mib.OperState{
 		vmop.Stopped: mib.OperShutdown, vmop.Waiting: mib.OperShutdown, vmop.Starting: mib.OperShutdown,
 		vmop.Running: mib.OperRunning, vmop.Paused: mib.OperPaused, vmop.Stopping: mib.OperShuttingDown,
-		vmop.Crashed: mib.OperCrashed, vmop.Crashed + 1: mib.OperUnknown,
+		vmop.Crashed: mib.OperCrashed, vmop.Migrating: mib.OperMigrating, vmop.Migrating + 1: mib.OperUnknown,
 	} {
-		if got := operState(state); got != want {
+		if got := operState(&vmop.VM{State: state}); got != want {
 			t.Errorf("%v is %d, want %d", state, got, want)
 		}
+	}
+	if got := operState(&vmop.VM{State: vmop.Starting, Receiving: true}); got != mib.OperMigrating {
+		t.Errorf("a VM that is being received is %d", got)
 	}
 	for admin, want := range map[vmop.Admin]mib.AdminState{
 		vmop.AdminShutdown: mib.AdminShutdown, vmop.AdminRunning: mib.AdminRunning,
