@@ -21,6 +21,10 @@ func (p *parent) do(a registry.Action) {
 		p.startVM(a)
 	case registry.StopVM:
 		p.stopVM(a)
+	case registry.SendVM:
+		p.sendVM(a)
+	case registry.AbortSend:
+		p.toVM(a.ID, vmop.VMAbort)
 	case registry.PauseVM:
 		p.toVM(a.ID, vmop.VMPause)
 	case registry.UnpauseVM:

@@ -108,8 +108,11 @@ func (p *parent) request(e vmop.Envelope, m *imsg.Msg) {
 	from := registry.Asker{Client: e.Client, Request: p.serial}
 	body, err := decode(e.Type, e.Body)
 	if err == nil {
-		if s, ok := body.(vmop.StartRequest); ok {
-			q.files, err = takeNamed(s.Files, m)
+		switch b := body.(type) {
+		case vmop.StartRequest:
+			q.files, err = takeNamed(b.Files, m)
+		case vmop.SendRequest, vmop.ReceiveRequest:
+			q.files, err = takeStream(m)
 		}
 	}
 	if err != nil {
@@ -163,6 +166,10 @@ func decode(t vmop.Type, raw imsg.Raw) (any, error) {
 		return decodeAs[vmop.LoadRequest](raw)
 	case vmop.Reset:
 		return decodeAs[vmop.ResetRequest](raw)
+	case vmop.Send:
+		return decodeAs[vmop.SendRequest](raw)
+	case vmop.Receive:
+		return decodeAs[vmop.ReceiveRequest](raw)
 	case vmop.Reload:
 		return nil, nil
 	}

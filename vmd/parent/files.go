@@ -52,6 +52,8 @@ type kind struct {
 	share bool      // nobody may write to it
 	block bool      // a block device will do
 	links bool      // its path may still have symbolic links in it
+
+	unlocked bool // though it is to be written to: somebody else takes the lock
 }
 
 var (
@@ -131,7 +133,7 @@ func (k *kind) lock(f *os.File) error {
 	switch {
 	case k.share:
 		how = unix.LOCK_NB | unix.LOCK_SH
-	case !k.write:
+	case !k.write || k.unlocked:
 		return nil
 	}
 	err := unix.Flock(int(f.Fd()), how)

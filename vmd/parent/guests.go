@@ -67,7 +67,7 @@ func (p *parent) event(e vmop.Event, m *imsg.Msg) {
 	switch {
 	case r == nil:
 	case e.Kind == vmop.EventStarted:
-		r.pid = e.PID
+		r.pid, r.made = e.PID, nil
 		if err := r.takePage(m.TakeFile(0)); err != nil {
 			p.log.Error().Err(err).Str("vm", r.def.Name).Msg("no counters")
 		}

@@ -28,6 +28,7 @@ type opener struct {
 	known   map[string]image // those that were opened by their paths
 	devices []uint64
 	raw     rawDisks
+	made    []string // images
 	warn    []string
 }
 
@@ -62,6 +63,9 @@ func (o *opener) openKVM() error {
 // openBoot opens the kernel and its initrd, or the firmware.
 func (o *opener) openBoot() error {
 	d := &o.run.def
+	if o.run.guest != nil {
+		return nil // it has booted
+	}
 	if d.Boot == "" && o.run.given["kernel"] == nil {
 		f, err := openFirmware()
 		if err != nil {
@@ -93,7 +97,7 @@ func (o *opener) openCDROM() error {
 func (o *opener) openDisks() error {
 	for i, d := range o.run.def.Disks {
 		name := "disk" + strconv.Itoa(i)
-		if err := o.openOne(name, d.Path, diskFile); err != nil {
+		if err := o.openDisk(i, name, d.Path); err != nil {
 			return err
 		}
 		top := o.files[len(o.files)-1].file
@@ -102,6 +106,9 @@ func (o *opener) openDisks() error {
 			return err
 		}
 		arg := vmop.DiskArg{Format: im.parameter(), Files: 1, Serial: serial(o.run.def.Name, o.run.id, i)}
+		if o.run.guest != nil {
+			arg.Serial = o.run.guest.Disks[i].Serial
+		}
 		if arg.Format == "qcow2" {
 			if err := o.addBases(&arg, top, d.Path, name); err != nil {
 				return err

@@ -28,6 +28,8 @@ type run struct {
 	tty    *tty
 	images map[string]image // what its disks are, by path
 	files  []named          // for the VM process; none any more once it has them
+	guest  *vmop.Guest      // to be received, instead of a start
+	made   []string         // images that were made for it: to go if it does not come
 	disks  []vmop.DiskArg
 	nics   []nic
 	group  *cgroup.Group
@@ -52,9 +54,13 @@ type named struct {
 
 // startVM begins a run.
 func (p *parent) startVM(a registry.StartVM) {
-	next := &run{id: a.ID, uuid: a.UUID, def: a.Def, given: map[string]*os.File{}, names: a.Files, opening: true}
+	next := &run{id: a.ID, uuid: a.UUID, def: a.Def, given: map[string]*os.File{}, names: a.Files, guest: a.Receive, opening: true}
 	q := p.pending[a.From.Request]
 	switch r := p.runs[a.ID]; {
+	case a.Receive != nil && q != nil:
+		next.root = q.root
+		next.files = append(next.files, named{"stream", q.files["stream"]})
+		q.files = nil
 	case a.Again && r != nil:
 		next.tty, next.root = r.tty, r.root
 		next.keep(r.given, a.Files)
@@ -86,8 +92,8 @@ func (r *run) keep(files map[string]*os.File, names []string) {
 
 // opened goes on with a start once its files are open.
 func (p *parent) opened(r *run, o *opener, err error) {
-	r.files, r.disks, r.tty, r.group = o.files, o.disks, o.tty, o.group
-	r.images = o.images
+	r.files, r.disks, r.tty, r.group = append(r.files, o.files...), o.disks, o.tty, o.group
+	r.images, r.made = o.images, o.made
 	for path, im := range o.known {
 		p.images[path] = im
 	}
@@ -112,7 +118,7 @@ func (p *parent) launch(r *run) {
 	req := vmop.VMStartRequest{
 		ID: r.id, Name: r.def.Name, UUID: r.uuid, MemoryBytes: r.def.MemoryBytes, CPUs: r.def.CPUs,
 		Cmdline: r.def.Cmdline, BootDevice: r.def.BootDevice.String(), Disks: r.disks,
-		UID: uid, GID: gid, Verbose: p.verbose,
+		UID: uid, GID: gid, Verbose: p.verbose, Receive: r.guest,
 	}
 	for i := range r.nics {
 		req.NICs = append(req.NICs, r.nics[i].arg)
@@ -166,6 +172,7 @@ func (p *parent) endRun(a registry.EndRun) {
 	}
 	reapOne(r.pid)
 	os.Remove(p.paths.vmSocket(a.ID))
+	r.unmake()
 	r.release(a.Keep)
 	if !a.Keep {
 		delete(p.runs, a.ID)

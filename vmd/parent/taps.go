@@ -80,6 +80,9 @@ func (p *parent) plan(r *run, i int) (nic, error) {
 		},
 		arg: vmop.NICArg{MAC: d.MAC, Locked: port.Locked, Down: d.Down},
 	}
+	if r.guest != nil { // it has them already
+		n.req.Queues = r.guest.NICs[i].Queues
+	}
 	if !d.Local {
 		return n, nil
 	}

@@ -224,6 +224,16 @@ func (g *guest) console(m imsg.Msg, r vmop.VMConsoleRequest) {
 	}
 }
 
+// send passes the socket on through which a guest is to go. If the process does
+// not read, its end is the answer.
+func (g *guest) send(m imsg.Msg, r vmop.VMSendRequest) {
+	if g.conn.Queued() >= maxBehind {
+		g.v.tell(vmop.Event{ID: g.id, Kind: vmop.EventSendFailed, Code: vmop.ErrHypervisor, Detail: "its process does not listen", State: vmop.Running})
+		return
+	}
+	g.conn.Send(m.Type, m.ID, r, m.TakeFile(0))
+}
+
 // stop passes a stop on; by force, the process does not get the last word.
 func (g *guest) stop(r vmop.VMStopRequest) {
 	g.conn.Send(uint16(vmop.VMStop), 0, r)

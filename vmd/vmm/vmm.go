@@ -53,7 +53,12 @@ func (v *vmm) handle(m imsg.Msg) {
 		if g := v.find(m, &r, func() uint32 { return r.ID }); g != nil {
 			g.stop(r)
 		}
-	case vmop.VMPause, vmop.VMUnpause, vmop.VMBreak:
+	case vmop.VMSend:
+		var r vmop.VMSendRequest
+		if g := v.find(m, &r, func() uint32 { return r.ID }); g != nil {
+			g.send(m, r)
+		}
+	case vmop.VMPause, vmop.VMUnpause, vmop.VMBreak, vmop.VMAbort:
 		var r vmop.VMID
 		if g := v.find(m, &r, func() uint32 { return r.ID }); g != nil {
 			g.conn.Send(m.Type, m.ID, r)

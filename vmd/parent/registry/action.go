@@ -33,14 +33,27 @@ type Count struct {
 // StartVM has a VM started. The descriptors that Files names came with the
 // request of From, if it is not zero, else they are those of the run before.
 // With Again the guest has reset: the tty, and files that a client gave, are kept.
+// With Receive there is no start: that guest comes through the socket of From.
 type StartVM struct {
-	ID    uint32
-	UUID  [16]byte
-	Def   config.VM // with all MAC addresses
-	From  Asker
-	Files []string
-	Again bool
+	ID      uint32
+	UUID    [16]byte
+	Def     config.VM // with all MAC addresses
+	From    Asker
+	Files   []string
+	Again   bool
+	Receive *vmop.Guest
 }
+
+// SendVM sends a VM's guest through the socket that came with From's request.
+type SendVM struct {
+	ID       uint32
+	From     Asker
+	Guest    vmop.Guest
+	MaxPause uint32 // ms; 0: as is usual
+}
+
+// AbortSend ends the sending of a VM, which runs on if it is not too late.
+type AbortSend struct{ ID uint32 }
 
 // StopVM ends a VM, by its power button or at once.
 type StopVM struct {
@@ -156,6 +169,8 @@ func (Record) action()         {}
 func (Count) action()          {}
 func (StartVM) action()        {}
 func (StopVM) action()         {}
+func (SendVM) action()         {}
+func (AbortSend) action()      {}
 func (PauseVM) action()        {}
 func (UnpauseVM) action()      {}
 func (Attach) action()         {}

@@ -46,7 +46,13 @@ func (r *Registry) adopted(e Adopted) {
 	if v.run.Started == 0 {
 		v.run.Started = r.now
 	}
+	if v.run.Sent {
+		r.do(StopVM{ID: e.ID, Force: true})
+		return
+	}
 	switch e.State {
+	case vmop.Migrating: // it will say how that ends
+		v.state = vmop.Migrating
 	case vmop.Paused:
 		v.state, v.admin = vmop.Paused, vmop.AdminPaused
 	case vmop.Stopping:
@@ -58,6 +64,9 @@ func (r *Registry) adopted(e Adopted) {
 	r.publish(v)
 	r.log(Info, v, "vm is looked after again", "")
 	r.answerStart(v, vmop.Result{})
+	if e.State != vmop.Migrating {
+		r.answerSend(v, vmop.Result{Code: vmop.ErrUnavailable, Detail: "vmd lost sight of it; it runs on here"})
+	}
 	r.repeat(v)
 }
 

@@ -73,10 +73,11 @@ func (r *Registry) register(d *config.VM, load bool) {
 }
 
 // idle decides whether a VM of the configuration, which has no process, is to
-// be started. One that an operator stopped is not (verdict 21).
+// be started. One that an operator stopped, or that was sent away, is not
+// (verdict 21).
 func (r *Registry) idle(v *vm) {
 	v.persistent = true
-	if v.def.Enabled && !v.stopped && !r.down {
+	if v.def.Enabled && !v.stopped && !v.known.Away && !r.down {
 		r.do(Disarm{Key: TimerKey{Kind: TimerRestart, ID: v.known.ID}})
 		v.state, v.admin = vmop.Waiting, vmop.AdminRunning
 		return

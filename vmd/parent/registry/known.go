@@ -27,6 +27,7 @@ type Known struct {
 	UUID [16]byte
 	MACs [][6]byte   // of interfaces without an address of their own
 	Past vmop.Totals // counters of runs that ended
+	Away bool        // its guest was sent to another host, and has not come back
 }
 
 // Run is a VM that has a process: what a new daemon needs to go on with it.
@@ -38,6 +39,7 @@ type Run struct {
 	NICs       []RunNIC
 	Started    time.Duration // CLOCK_MONOTONIC
 	Stopping   bool
+	Sent       bool      // its guest runs on another host
 	Base       config.VM // its definition when it was started
 	Def        config.VM // the same, with what was asked for this boot
 	Files      []string  // what a client gave as a descriptor
@@ -102,7 +104,9 @@ func (r *Registry) restore(s State) {
 			state: vmop.Running, admin: vmop.AdminRunning,
 			run: &run{Run: saved, begun: saved.Started, stopping: saved.Stopping, adopting: true},
 		}
-		if saved.PID == 0 {
+		if saved.Sent {
+			v.state = vmop.Migrating
+		} else if saved.PID == 0 {
 			v.state = vmop.Starting
 		} else if saved.Stopping {
 			v.state, v.admin = vmop.Stopping, vmop.AdminShutdown

@@ -36,6 +36,10 @@ func (r *Registry) vmEvent(e VMEvent) {
 		r.stopsItself(v)
 	case vmop.EventError:
 		r.failed(v, e)
+	case vmop.EventSent:
+		r.sent(v, e)
+	case vmop.EventSendFailed:
+		r.sendFailed(v, e)
 	default:
 		if e.Kind.Gone() {
 			r.gone(v, e)
@@ -58,6 +62,8 @@ func (r *Registry) gone(v *vm, e VMEvent) {
 	v.run.PID = 0
 	r.save = true
 	switch {
+	case v.run.Sent:
+		r.sentAway(v)
 	case v.state == vmop.Starting && !v.run.resetting:
 		r.startFailed(v, e)
 	case e.Kind == vmop.EventReset && !v.run.stopping && !r.down:
@@ -108,6 +114,7 @@ func (r *Registry) guestReset(v *vm) {
 	r.log(Info, v, "guest reset", "")
 	r.answerAll(v, &v.pausers, vmop.Result{Code: vmop.ErrBusy, Detail: "its guest has reset"})
 	r.answerAll(v, &v.unpausers, vmop.Result{Code: vmop.ErrBusy, Detail: "its guest has reset"})
+	r.answerSend(v, vmop.Result{Code: vmop.ErrSend, Detail: "its guest has reset"})
 	r.do(EndRun{ID: v.known.ID, Keep: true})
 	r.publish(v)
 	r.do(StartVM{ID: v.known.ID, UUID: v.known.uuid(&def), Def: clone(&def), Files: files, Again: true})
@@ -140,6 +147,7 @@ func (r *Registry) settleGone(v *vm, res vmop.Result) {
 	lost := vmop.Result{Code: vmop.ErrNotRunning, Detail: "it has stopped"}
 	r.answerAll(v, &v.pausers, lost)
 	r.answerAll(v, &v.unpausers, lost)
+	r.answerSend(v, vmop.Result{Code: vmop.ErrSend, Detail: "it has stopped: " + v.lastExit})
 	switch {
 	case v.forget || !v.persistent:
 		r.remove(v)

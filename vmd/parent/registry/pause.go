@@ -18,6 +18,10 @@ func (r *Registry) onRunning(q Request, m vmop.VMRequest) {
 		r.refuse(q.From, v, code, why)
 		return
 	}
+	if v.state == vmop.Migrating && q.Type != vmop.Break {
+		r.refuse(q.From, v, vmop.ErrBusy, beingSent)
+		return
+	}
 	switch q.Type {
 	case vmop.Pause:
 		v.pausers = append(v.pausers, q.From)
@@ -66,7 +70,7 @@ func (r *Registry) console(q Request, m vmop.ConsoleRequest) {
 
 // paused: v's vCPUs stand still.
 func (r *Registry) paused(v *vm) {
-	if !v.run.stopping && v.state != vmop.Starting {
+	if !v.run.stopping && v.state != vmop.Starting && v.state != vmop.Migrating {
 		v.state, v.admin = vmop.Paused, vmop.AdminPaused
 		r.publish(v)
 		r.log(Info, v, "vm paused", "")
@@ -87,10 +91,7 @@ func (r *Registry) unpaused(v *vm) {
 // failed: what was asked of v's process could not be done.
 func (r *Registry) failed(v *vm, e VMEvent) {
 	r.log(Warn, v, "request to vm failed", e.Detail)
-	res := vmop.Result{Code: e.Code, Detail: e.Detail}
-	if res.Code == vmop.OK {
-		res.Code = vmop.ErrInternal
-	}
+	res := vmop.Result{Code: orInternal(e.Code), Detail: e.Detail}
 	r.answerAll(v, &v.pausers, res)
 	r.answerAll(v, &v.unpausers, res)
 }

@@ -32,6 +32,7 @@ func mayInstantiate(d *config.VM, p *vmop.Peer) bool {
 // rootOnly are the requests that are root's alone. control refuses them too.
 var rootOnly = map[vmop.Type]bool{
 	vmop.Load: true, vmop.Reload: true, vmop.Reset: true, vmop.Log: true,
+	vmop.Send: true, vmop.Receive: true,
 }
 
 // request takes in what a client asks. Whether it may is settled before
@@ -58,6 +59,10 @@ func (r *Registry) request(q Request) {
 		r.onRunning(q, b)
 	case vmop.ConsoleRequest:
 		r.console(q, b)
+	case vmop.SendRequest:
+		r.send(q, b)
+	case vmop.ReceiveRequest:
+		r.receive(q, b)
 	case vmop.LogRequest:
 		r.do(SetVerbose{Verbose: b.Verbose})
 		r.answer(q.From, vmop.Result{})
@@ -128,9 +133,14 @@ func (r *Registry) each(to Asker, ref vmop.Ref, f func(*vm)) {
 	r.answer(to, vmop.Result{})
 }
 
-// clientGone drops what a client waits for. What it asked for goes on.
+// clientGone drops what a client waits for. What it asked for goes on, but for a
+// VM that was to go through that client.
 func (r *Registry) clientGone(client uint64) {
 	for _, v := range r.order {
+		if v.send != nil && v.send.to.Client == client {
+			v.send.to = Asker{}
+			r.abandon(v)
+		}
 		if v.starter.Client == client {
 			v.starter = Asker{}
 		}

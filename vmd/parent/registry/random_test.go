@@ -42,6 +42,10 @@ func (m *model) take(t *rapid.T, acts []Action) {
 			delete(m.owed, a.To)
 		case Attach:
 			delete(m.owed, a.To)
+		case SendVM:
+			if v := m.r.vms[a.ID]; v == nil || v.state != vmop.Migrating || v.run.Sent {
+				t.Fatalf("vm %d is sent though it cannot be", a.ID)
+			}
 		case ReadConfig:
 			delete(m.owed, a.To)
 		case Arm:
@@ -128,7 +132,7 @@ func (m *model) drawRequest(t *rapid.T) {
 	yes := rapid.Bool()
 	var typ vmop.Type
 	var body any
-	switch rapid.IntRange(0, 9).Draw(t, "request") {
+	switch rapid.IntRange(0, 11).Draw(t, "request") {
 	case 0:
 		typ, body = vmop.List, vmop.ListRequest{}
 	case 1, 2:
@@ -147,6 +151,12 @@ func (m *model) drawRequest(t *rapid.T) {
 		typ, body = rapid.SampledFrom([]vmop.Type{vmop.Pause, vmop.Unpause, vmop.Break}).Draw(t, "type"), vmop.VMRequest{VM: ref}
 	case 8:
 		typ, body = vmop.Console, vmop.ConsoleRequest{VM: ref}
+	case 9, 10:
+		typ, body = vmop.Send, vmop.SendRequest{VM: ref}
+		if rapid.Bool().Draw(t, "receive") {
+			typ, body = vmop.Receive, vmop.ReceiveRequest{Name: ref.Name, Guest: traveller()}
+		}
+		p = user(0)
 	default:
 		if rapid.IntRange(0, 9).Draw(t, "rare") == 0 {
 			m.reset = true // names get new numbers
@@ -170,7 +180,7 @@ func (m *model) drawNews(t *rapid.T) {
 	id := rapid.SampledFrom(ids).Draw(t, "id")
 	kinds := []vmop.EventKind{vmop.EventStarted, vmop.EventFailed}
 	if m.procs[id] != vmop.Starting {
-		kinds = []vmop.EventKind{vmop.EventPaused, vmop.EventUnpaused, vmop.EventStopping, vmop.EventPoweroff,
+		kinds = []vmop.EventKind{vmop.EventSent, vmop.EventSendFailed, vmop.EventPaused, vmop.EventUnpaused, vmop.EventStopping, vmop.EventPoweroff,
 			vmop.EventReset, vmop.EventKilled, vmop.EventCrashed, vmop.EventError}
 	}
 	m.news(t, id, rapid.SampledFrom(kinds).Draw(t, "kind"))
@@ -206,7 +216,7 @@ func (m *model) drawAdoption(t *rapid.T) {
 		m.news(t, id, vmop.EventCrashed)
 		return
 	}
-	m.take(t, m.step(Adopted{ID: id, PID: 7, State: rapid.SampledFrom([]vmop.State{vmop.Running, vmop.Paused, vmop.Stopping}).Draw(t, "state"), Def: m.r.vms[id].def}))
+	m.take(t, m.step(Adopted{ID: id, PID: 7, State: rapid.SampledFrom([]vmop.State{vmop.Running, vmop.Paused, vmop.Stopping, vmop.Migrating}).Draw(t, "state"), Def: m.r.vms[id].def}))
 }
 
 func (m *model) drawTimer(t *rapid.T) {

@@ -12,6 +12,9 @@
 //	   ▲           └───────── Stopped, Crashed ◀──── Stopping
 //	   └──────── its process ended otherwise ───────────┘
 //
+// From Running or Paused a VM can become Migrating; then it is Stopped, or what
+// it was before. One that is received is Starting.
+//
 // A VM that a client defined has no Stopped: it is deleted instead.
 package registry
 
@@ -61,6 +64,7 @@ type vm struct {
 	failures  []time.Duration
 
 	starter   Asker
+	send      *sending // it is on its way to another host
 	waiters   []waiter
 	pausers   []Asker
 	unpausers []Asker
@@ -73,6 +77,8 @@ type run struct {
 	begun       time.Duration // this boot: after a reset the time of the reset
 	quick       int           // resets in a row that came too soon
 	resetting   bool          // between two processes
+	receiving   bool          // it has no guest yet: that is being received
+	wasStopped  bool          // vm.stopped, for a start that fails
 	stopping    bool          // somebody asked for its end
 	force       bool
 	adopting    bool // it had a process; nobody has said yet that it still has
@@ -277,6 +283,7 @@ func (v *vm) record() vmop.VM {
 		m.NICs = append(m.NICs, vmop.NIC{MAC: v.known.mac(def, i), Switch: n.Switch, Local: n.Local})
 	}
 	if v.run != nil {
+		m.Receiving = v.run.receiving
 		v.run.fill(&m)
 		if v.persistent {
 			m.Changes = changes(&v.def, &v.run.Base)

@@ -42,6 +42,9 @@ func (r *Registry) startKnown(q Request, m vmop.StartRequest, v *vm, boot config
 	case v.state == vmop.Stopping || v.run != nil && v.run.stopping:
 		r.refuse(q.From, v, vmop.ErrStopping, "it is being stopped")
 		return
+	case v.state == vmop.Migrating:
+		r.refuse(q.From, v, vmop.ErrRunning, beingSent)
+		return
 	case v.run != nil:
 		r.refuse(q.From, v, vmop.ErrRunning, "it is running")
 		return
@@ -173,6 +176,11 @@ func codeOf(err error) vmop.Code {
 
 // begin starts v, which has no process, as def says.
 func (r *Registry) begin(v *vm, def config.VM, from Asker, files []string) {
+	r.getProcess(v, def, from, files, nil)
+}
+
+// getProcess starts v, or has it receive a guest.
+func (r *Registry) getProcess(v *vm, def config.VM, from Asker, files []string, guest *vmop.Guest) {
 	r.do(Disarm{Key: TimerKey{Kind: TimerRestart, ID: v.known.ID}})
 	r.addresses(v.known, &def)
 	def = v.known.settle(&def)
@@ -180,12 +188,14 @@ func (r *Registry) begin(v *vm, def config.VM, from Asker, files []string) {
 		Run:         Run{ID: v.known.ID, Persistent: v.persistent, Base: clone(&v.def), Def: def, Files: slices.Clone(files)},
 		adminBefore: v.admin,
 		begun:       r.now,
+		receiving:   guest != nil,
+		wasStopped:  v.stopped,
 	}
 	v.starter, v.stopped = from, false
 	v.state, v.admin, v.lastExit = vmop.Starting, vmop.AdminRunning, ""
 	r.save = true
 	r.publish(v)
-	r.do(StartVM{ID: v.known.ID, UUID: v.known.uuid(&def), Def: clone(&def), From: from, Files: slices.Clone(files)})
+	r.do(StartVM{ID: v.known.ID, UUID: v.known.uuid(&def), Def: clone(&def), From: from, Files: slices.Clone(files), Receive: guest})
 }
 
 // started: v's vCPUs run.
@@ -194,8 +204,15 @@ func (r *Registry) started(v *vm, e VMEvent) {
 	if !v.run.resetting {
 		v.run.Started = r.now
 	}
-	v.run.resetting, v.run.adopting = false, false
+	if v.run.receiving {
+		r.keepIdentity(v)
+	}
+	v.run.resetting, v.run.adopting, v.run.receiving = false, false, false
+	v.known.Away = false
 	v.state = vmop.Running
+	if e.State == vmop.Paused { // it was when it was sent
+		v.state, v.admin = vmop.Paused, vmop.AdminPaused
+	}
 	r.save = true
 	r.publish(v)
 	r.log(Info, v, "vm started", v.run.TTY)
@@ -217,12 +234,12 @@ func (r *Registry) answerStart(v *vm, res vmop.Result) {
 
 // startFailed: v did not get as far as running.
 func (r *Registry) startFailed(v *vm, e VMEvent) {
-	code := e.Code
-	if code == vmop.OK {
-		code = vmop.ErrInternal
-	}
+	code := orInternal(e.Code)
 	asked := v.run.stopping
 	v.admin = v.run.adminBefore
+	if v.run.receiving { // its guest runs where it is
+		v.stopped = v.stopped || v.run.wasStopped || v.known.Away
+	}
 	if asked {
 		v.admin = vmop.AdminShutdown
 	}

@@ -63,6 +63,12 @@ func (r *Registry) sendStop(v *vm) {
 			r.do(StopVM{ID: v.known.ID, Force: true})
 		}
 		return
+	case vmop.Migrating: // sendFailed goes on, if it is still here then
+		if !v.run.force {
+			r.abandon(v)
+			return
+		}
+		v.state = vmop.Stopping
 	case vmop.Paused:
 		if !v.run.force {
 			r.do(UnpauseVM{ID: v.known.ID})
