@@ -101,12 +101,16 @@ const vmdConf = `vm "bench" {
 `
 
 func (g *vmdGuest) boot(kernel string) error {
+	return g.daemonWith(fmt.Sprintf(vmdConf, guestMiB, guest(kernel), guest(lab.GuestInitrd), cmdline))
+}
+
+// daemonWith starts a vmd with text as its vm.conf and waits until it answers.
+func (g *vmdGuest) daemonWith(text string) error {
 	var err error
 	if g.dir, err = os.MkdirTemp("", "bench"); err != nil {
 		return err
 	}
 	conf := filepath.Join(g.dir, "vm.conf")
-	text := fmt.Sprintf(vmdConf, guestMiB, guest(kernel), guest(lab.GuestInitrd), cmdline)
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		return err
 	}
@@ -134,8 +138,10 @@ func vmctl(args ...string) (string, error) {
 }
 
 // begin starts the guest and opens its console.
-func (g *vmdGuest) begin() error {
-	said, err := exec.Command("vmctl", "start", "bench").CombinedOutput()
+func (g *vmdGuest) begin() error { return g.beginVM("bench") }
+
+func (g *vmdGuest) beginVM(name string) error {
+	said, err := exec.Command("vmctl", "start", name).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("vmctl start: %w: %s", err, said)
 	}
@@ -170,7 +176,7 @@ func (g *vmdGuest) pid() (int, error) {
 }
 
 func (g *vmdGuest) end() {
-	vmctl("stop", "-f", "-w", "bench")
+	vmctl("stop", "-f", "-w", "-a")
 	if g.tty != nil {
 		g.tty.Close()
 	}

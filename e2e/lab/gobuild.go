@@ -5,14 +5,18 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 )
 
-// programs are what users install: folder of the package, path in the machine.
+// programs are what users install, and what tests have guests run: folder of
+// the package, path in the machine.
 var programs = map[string]string{
-	"vmd":   "/usr/sbin/vmd",
-	"vmctl": "/usr/sbin/vmctl",
+	"vmd":              "/usr/sbin/vmd",
+	"vmctl":            "/usr/sbin/vmctl",
+	"e2e/traffic":      "/usr/sbin/traffic",
+	"e2e/diskload/cmd": "/usr/sbin/diskload",
 }
 
 // ModuleRoot returns the folder with go.mod, from the working folder upwards.
@@ -33,8 +37,8 @@ func ModuleRoot() (string, error) {
 	}
 }
 
-// BuildPrograms builds the static vmd and vmctl into dir and returns them as
-// files for the machine. A program that the tree does not have is left out:
+// BuildPrograms builds the static programs into dir and returns them as files
+// for the machine. A program that the tree does not have is left out:
 // the tests that need it fail.
 func BuildPrograms(root, dir string) ([]File, error) {
 	var files []File
@@ -42,7 +46,7 @@ func BuildPrograms(root, dir string) ([]File, error) {
 		if _, err := os.Stat(filepath.Join(root, pkg, "main.go")); err != nil {
 			continue
 		}
-		out := filepath.Join(dir, pkg)
+		out := filepath.Join(dir, path.Base(pkg))
 		if err := goTool(root, "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", out, "./"+pkg); err != nil {
 			return nil, err
 		}
