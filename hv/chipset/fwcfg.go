@@ -204,6 +204,7 @@ func (f *FWCfg) transfer(control, n uint32, addr mem.GPA) bool {
 		had := min(len(f.item), len(b))
 		f.next(b)
 		clear(b[had:])
+		f.mem.TouchedBytes(b)
 	case control&fwDMAWrite != 0:
 		return false // there is nothing to write to
 	case control&fwDMASkip != 0:

@@ -26,6 +26,7 @@ type Core struct {
 	frozen bool   // FEATURES_OK was accepted
 	legacy bool   // the driver uses the legacy interface
 	active bool   // between Activate and Reset
+	rest   bool   // between Pause and Resume
 	queues []QueueConfig
 }
 
@@ -170,14 +171,21 @@ func (c *Core) acceptable() bool {
 }
 
 func (c *Core) activate() {
+	if err := c.start(); err != nil {
+		c.Fail(err)
+	}
+}
+
+func (c *Core) start() error {
 	qs := make([]*Queue, len(c.queues))
 	for i := range c.queues {
 		qs[i] = c.queues[i].queue
 	}
 	c.active = true
 	if err := c.dev.Activate(c.driver, qs, c); err != nil {
-		c.Fail(fmt.Errorf("activate: %w", err))
+		return fmt.Errorf("activate: %w", err)
 	}
+	return nil
 }
 
 // Reset takes the device back to where it was before the driver touched it.
@@ -186,7 +194,7 @@ func (c *Core) Reset() {
 	if c.active {
 		c.dev.Reset()
 	}
-	c.active, c.frozen, c.legacy, c.driver = false, false, false, 0
+	c.active, c.frozen, c.legacy, c.driver, c.rest = false, false, false, 0, false
 	for i := range c.queues {
 		qc := &c.queues[i]
 		*qc = QueueConfig{Max: qc.Max, Size: qc.Max, bell: qc.bell}
@@ -197,10 +205,16 @@ func (c *Core) Reset() {
 }
 
 // Pause stops the device's I/O without the driver noticing; Resume goes on.
-func (c *Core) Pause() { c.dev.Pause() }
+func (c *Core) Pause() {
+	c.rest = true
+	c.dev.Pause()
+}
 
 // Resume undoes Pause.
-func (c *Core) Resume() { c.dev.Resume() }
+func (c *Core) Resume() {
+	c.rest = false
+	c.dev.Resume()
+}
 
 // Generation is config_generation: it differs from the last answer if the
 // configuration has changed since (virtio 1.3, 2.5).

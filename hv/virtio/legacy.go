@@ -86,11 +86,16 @@ func (c *Core) SetLegacyPage(i int, page uint32) {
 	if page == 0 {
 		return
 	}
-	n := q.Size
-	q.Desc = mem.GPA(page) * legacyAlign
-	q.Avail = q.Desc + mem.GPA(descSize*uint64(n))
-	q.Used = (q.Avail + mem.GPA(availSize(n)) + legacyAlign - 1) &^ (legacyAlign - 1)
+	q.layOut(page)
 	c.enable(i)
+}
+
+// layOut puts the parts of a queue, whose size is known, where the legacy
+// interface has them (virtio 1.3, 2.7.2).
+func (q *QueueConfig) layOut(page uint32) {
+	q.Desc = mem.GPA(page) * legacyAlign
+	q.Avail = q.Desc + mem.GPA(descSize*uint64(q.Size))
+	q.Used = (q.Avail + mem.GPA(availSize(q.Size)) + legacyAlign - 1) &^ (legacyAlign - 1)
 }
 
 // LegacyRing rings the doorbell of queue i, which must exist. Some legacy

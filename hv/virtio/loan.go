@@ -30,8 +30,8 @@ type Direct interface {
 	QueueFD(i int) int
 }
 
-// Lend describes a queue that has no Worker, and will have none before the next
-// reset of the device. It fails where the guest's interrupts need us.
+// Lend describes a queue that has no Worker, and will have none before Reclaim or
+// the next reset of the device. It fails where the guest's interrupts need us.
 func (q *Queue) Lend() (Loan, error) {
 	l := Loan{Size: q.size, Next: q.lastAvail, Desc: q.table, Memory: q.mem, Kick: q.bell.fd, Call: -1}
 	if d, ok := q.notify.(Direct); ok {
@@ -52,3 +52,9 @@ func (q *Queue) Lend() (Loan, error) {
 
 // Ring has the kernel look at the queue.
 func (q *Queue) Ring() { q.bell.Ring() }
+
+// Reclaim says how far a queue that was lent has come: next is the entry of both
+// rings to go on with. The kernel must not be serving it.
+func (q *Queue) Reclaim(next uint16) {
+	q.lastAvail, q.availIdx, q.usedIdx, q.published = next, next, next, next
+}

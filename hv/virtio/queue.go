@@ -26,6 +26,7 @@ type Queue struct {
 	bell     *Doorbell
 	notify   Notifier
 	dead     *atomic.Bool
+	rest     *bool // the device is paused: of whoever calls the device's methods
 	fail     func(error)
 
 	table []byte     // descriptors
@@ -42,6 +43,10 @@ type Queue struct {
 
 // Index is the queue's number.
 func (q *Queue) Index() int { return q.index }
+
+// Resting says that the device is paused: who starts to serve the queue waits
+// for Resume. It is for Activate and the device's other methods.
+func (q *Queue) Resting() bool { return *q.rest }
 
 // Size is how many descriptors the queue has.
 func (q *Queue) Size() uint16 { return q.size }
@@ -89,6 +94,24 @@ func (q *Queue) Rewind(n int) { q.lastAvail -= uint16(n) }
 func (q *Queue) Done(c *Chain, written uint32) {
 	q.used.entry(q.usedIdx&(q.size-1), c.head, written)
 	q.usedIdx++
+	q.Touched(c)
+}
+
+// Touched marks what the device may have written of chain c. Done does so; it is
+// for chains that are given back otherwise.
+func (q *Queue) Touched(c *Chain) {
+	if !q.mem.Tracking() {
+		return
+	}
+	for _, s := range c.segs[c.readable:] {
+		q.mem.TouchedBytes(s[:cap(s)]) // also what was taken off the end
+	}
+}
+
+// publish makes the used entries before idx, and the flags, the driver's.
+func (q *Queue) publish(idx uint16) {
+	q.used.publish(q.usedFlags, idx)
+	q.mem.Touched(q.at[1], usedSize(q.size))
 }
 
 // Flush hands everything Done to the driver, with one interrupt unless the
@@ -98,7 +121,7 @@ func (q *Queue) Flush() {
 		return
 	}
 	old := q.published
-	q.used.publish(q.usedFlags, q.usedIdx)
+	q.publish(q.usedIdx)
 	q.published = q.usedIdx
 	if q.wanted(old) {
 		q.notify.NotifyQueue(q.index)
@@ -120,7 +143,7 @@ func (q *Queue) wanted(old uint16) bool {
 func (q *Queue) disarm() {
 	if !q.eventIdx && q.usedFlags == 0 {
 		q.usedFlags = VIRTQ_USED_F_NO_NOTIFY
-		q.used.publish(q.usedFlags, q.published)
+		q.publish(q.published)
 	}
 }
 
@@ -129,9 +152,10 @@ func (q *Queue) disarm() {
 func (q *Queue) arm() bool {
 	if q.eventIdx {
 		q.used.setEvent(q.lastAvail)
+		q.mem.Touched(q.at[1], usedSize(q.size))
 	} else if q.usedFlags != 0 {
 		q.usedFlags = 0
-		q.used.publish(0, q.published)
+		q.publish(q.published)
 	}
 	return q.avail.idx() != q.lastAvail
 }

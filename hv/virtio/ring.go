@@ -149,7 +149,7 @@ func newQueue(c *Core, i int) (*Queue, error) {
 		return nil, fmt.Errorf("size %d: not a power of two up to %d", n, qc.Max)
 	}
 	q := &Queue{
-		index: i, size: n, mem: c.mem, bell: qc.bell, notify: c.notify, dead: &c.dead, fail: c.Fail,
+		index: i, size: n, mem: c.mem, bell: qc.bell, notify: c.notify, dead: &c.dead, rest: &c.rest, fail: c.Fail,
 		at:       [2]mem.GPA{qc.Avail, qc.Used},
 		eventIdx: c.driver&VIRTIO_RING_F_EVENT_IDX != 0,
 		indirect: c.driver&VIRTIO_RING_F_INDIRECT_DESC != 0,

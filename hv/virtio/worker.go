@@ -21,12 +21,17 @@ type Worker struct {
 
 // Start makes q's owner. serve is called whenever there may be work; it returns
 // when Queue.Next has nothing more, having left nothing half done that it does
-// not want to go on with in the next call. Where serve waits for something
-// other than the guest, wake (else nil) makes it return.
+// not want to go on with in the next call: nothing at all if the queue is
+// halting, for the next call may be in another process. Where serve waits for something
+// other than the guest, wake (else nil) makes it return. The owner of a queue at
+// rest begins with the device's Resume.
 func (q *Queue) Start(serve, wake func()) *Worker {
 	w := &Worker{q: q, serve: serve, wake: wake}
 	w.cond.L = &w.mu
-	q.bell.ctl.Store(ctlRun)
+	if w.want = ctlRun; q.Resting() {
+		w.want = ctlPause
+	}
+	q.bell.ctl.Store(w.want)
 	go w.run()
 	return w
 }
@@ -34,16 +39,25 @@ func (q *Queue) Start(serve, wake func()) *Worker {
 func (w *Worker) run() {
 	defer w.end()
 	q := w.q
+	if !w.park() {
+		return
+	}
 	for {
+		// Looked at before serve is called, so that serve has seen it too and
+		// returned what it held.
+		halt := q.bell.ctl.Load() != ctlRun
 		if !q.dead.Load() {
 			q.disarm()
 			w.serve()
 			q.Flush()
 		}
-		if q.bell.ctl.Load() != ctlRun {
+		if halt {
 			if !w.park() {
 				return
 			}
+			continue
+		}
+		if q.bell.ctl.Load() != ctlRun {
 			continue
 		}
 		if !q.dead.Load() && q.arm() {

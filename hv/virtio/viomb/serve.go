@@ -90,7 +90,12 @@ func (s *statsServer) serve() {
 		s.chains[0], s.chains[1] = s.chains[1], s.chains[0]
 		s.held = true
 	}
-	if s.held && !s.q.Halting() && s.wanted.Swap(false) {
+	switch {
+	case !s.held:
+	case s.q.Halting(): // to be read again: nobody else knows of it
+		s.q.Rewind(1)
+		s.held = false
+	case s.wanted.Swap(false):
 		s.release()
 	}
 }

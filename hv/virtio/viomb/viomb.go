@@ -51,11 +51,14 @@ func New(m *mem.Memory, c *Counters) *Device {
 func (d *Device) SetTarget(bytes uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.target = uint32(min(bytes, d.mem.Size()-d.mem.Size()/16) >> pageShift)
+	d.target = uint32(min(bytes, d.limit()) >> pageShift)
 	if d.driver != nil {
 		d.driver.ConfigChanged()
 	}
 }
+
+// limit is the most that can be meant by a target.
+func (d *Device) limit() uint64 { return d.mem.Size() - d.mem.Size()/16 }
 
 // Refresh asks the driver how much memory the guest has; it answers in the
 // counters. Each call costs the guest an interrupt.

@@ -114,7 +114,10 @@ func (d *Device) setPairs(n int) error {
 // setOffloads tells the link what the driver receives now. It is asked for
 // changes only, as above.
 func (d *Device) setOffloads(features uint64) error {
-	bits := receivable(features)
+	return d.offload(receivable(features))
+}
+
+func (d *Device) offload(bits uint32) error {
 	if d.offloads == bits {
 		return nil
 	}

@@ -29,12 +29,21 @@ type rules struct {
 	features uint64 // negotiated
 	locked   bool   // only mac may be the source
 	mac      [6]byte
+	short    bool // the driver's header is of shortLen bytes
 }
 
 // parse checks chain c and makes f of it.
 func (f *Frame) parse(c *virtio.Chain, r *rules) error {
 	f.Len = c.ReadableLen()
-	if f.Len > maxFrame || len(c.Readable) > MaxSegments-1 || !c.Take(f.Head[:]) {
+	head := f.Head[:]
+	if r.short {
+		if !c.Take(f.Head[:shortLen]) {
+			return errSize
+		}
+		f.Len += HeaderLen - shortLen // what headerOK fills in
+		head = f.Head[HeaderLen:]
+	}
+	if f.Len > maxFrame || len(c.Readable) > MaxSegments-1 || !c.Take(head) {
 		return errSize
 	}
 	if !f.headerOK(r) {

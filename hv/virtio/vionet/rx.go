@@ -21,6 +21,7 @@ type receiver struct {
 	link  Link
 	q     *virtio.Queue
 	merge bool   // a frame may be spread over several chains
+	short bool   // the driver's header is of shortLen bytes
 	want  uint64 // room to have before reading, if the ring has it
 	least uint64 // room without which reading makes no sense
 
@@ -38,10 +39,12 @@ type receiver struct {
 	listed int
 	direct uint64
 	spill  []byte
+	// gap takes the end of the link's header, for which a short one has no room.
+	gap [HeaderLen - shortLen]byte
 }
 
 func newReceiver(d *Device, link Link, q *virtio.Queue, features uint64) *receiver {
-	r := &receiver{d: d, link: link, q: q, merge: features&VIRTIO_NET_F_MRG_RXBUF != 0, least: 1}
+	r := &receiver{d: d, link: link, q: q, merge: features&VIRTIO_NET_F_MRG_RXBUF != 0, short: shortHeader(features), least: 1}
 	if r.merge {
 		r.least = HeaderLen + etherLen + tagLen + uint64(d.mtu)
 		r.want = r.least
@@ -54,6 +57,31 @@ func newReceiver(d *Device, link Link, q *virtio.Queue, features uint64) *receiv
 		r.spill = make([]byte, maxFrame)
 	}
 	return r
+}
+
+// header is the length of the driver's.
+func (r *receiver) header() uint64 {
+	if r.short {
+		return shortLen
+	}
+	return HeaderLen
+}
+
+// pieces is how many entries of bufs chain c takes at most.
+func (r *receiver) pieces(c *virtio.Chain) int {
+	if r.short {
+		return len(c.Writable) + 2 // where the gap splits one
+	}
+	return len(c.Writable)
+}
+
+// takes is how many bytes of the link's held chain i takes, gap included.
+func (r *receiver) takes(i int) uint64 {
+	n := r.chain(i).WritableLen()
+	if i == 0 && r.short {
+		n += uint64(len(r.gap))
+	}
+	return n
 }
 
 func (r *receiver) chain(i int) *virtio.Chain { return &r.held[(r.first+i)%len(r.held)] }
@@ -84,6 +112,9 @@ func (r *receiver) serve() {
 		}
 	}
 	if r.q.Halting() {
+		for i := range r.count {
+			r.q.Touched(r.chain(i)) // frames that nobody wanted went through it
+		}
 		r.q.Rewind(r.count)
 		r.count, r.room = 0, 0
 	}
@@ -103,7 +134,7 @@ func (r *receiver) fill() bool {
 		}
 		r.count++
 		n := c.WritableLen()
-		if r.room += n; n < HeaderLen || len(c.Writable) >= MaxSegments {
+		if r.room += n; n < r.header() || r.pieces(c) >= MaxSegments {
 			r.q.Fail(errBuffer)
 			return false
 		}
@@ -123,14 +154,35 @@ func (r *receiver) gather() {
 	r.bufs, r.direct, r.listed = r.bufs[:0], 0, 0
 	for r.listed < r.count && !r.d.locked {
 		c := r.chain(r.listed)
-		if len(r.bufs)+len(c.Writable) >= MaxSegments {
+		if len(r.bufs)+r.pieces(c) >= MaxSegments {
 			break
 		}
-		r.bufs = append(r.bufs, c.Writable...)
-		r.direct += c.WritableLen()
+		if r.short && r.listed == 0 {
+			r.list(c.Writable)
+		} else {
+			r.bufs = append(r.bufs, c.Writable...)
+		}
+		r.direct += r.takes(r.listed)
 		r.listed++
 	}
 	r.bufs = append(r.bufs, r.spill)
+}
+
+// list appends the pieces of the first chain, with gap where the driver's header
+// ends.
+func (r *receiver) list(segs [][]byte) {
+	left := shortLen
+	for _, s := range segs {
+		if left > 0 && len(s) >= left {
+			r.bufs = append(r.bufs, s[:left], r.gap[:])
+			s = s[left:]
+			left = 0
+		}
+		left -= min(left, len(s))
+		if len(s) > 0 {
+			r.bufs = append(r.bufs, s)
+		}
+	}
 }
 
 // extend finds chains for the end of a frame of n bytes, which is in spill, and
@@ -147,12 +199,17 @@ func (r *receiver) extend(n int) bool {
 			r.count++
 			r.room += r.chain(r.listed).WritableLen()
 		}
-		r.direct += r.chain(r.listed).WritableLen()
+		r.direct += r.takes(r.listed)
 		r.listed++
 	}
-	rest := r.spill[:uint64(n)-room]
+	rest, at := r.spill[:uint64(n)-room], uint64(0)
+	if r.short && from == 0 {
+		at = uint64(r.chain(0).Put(0, rest[:shortLen]))
+		rest = rest[HeaderLen:]
+	}
 	for i := from; len(rest) > 0; i++ {
-		rest = rest[r.chain(i).Put(0, rest):]
+		rest = rest[r.chain(i).Put(at, rest):]
+		at = 0
 	}
 	return true
 }
@@ -169,15 +226,18 @@ func (r *receiver) deliver(n int) bool {
 		atomic.AddUint64(&c.RxDrops, 1)
 		return false
 	}
-	used, left := 0, uint64(n)
+	total := uint64(n) - (HeaderLen - r.header())
+	used, left := 0, total
 	for left > 0 { // at least one chain, for a frame has a header
 		left -= min(left, r.chain(used).WritableLen())
 		used++
 	}
-	var num [2]byte
-	binary.LittleEndian.PutUint16(num[:], uint16(used))
-	r.chain(0).Put(offNumBuffers, num[:])
-	left = uint64(n)
+	if !r.short {
+		var num [2]byte
+		binary.LittleEndian.PutUint16(num[:], uint16(used))
+		r.chain(0).Put(offNumBuffers, num[:])
+	}
+	left = total
 	for i := range used {
 		k := min(left, r.chain(i).WritableLen())
 		r.q.Done(r.chain(i), uint32(k))

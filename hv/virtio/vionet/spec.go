@@ -1,6 +1,10 @@
 package vionet
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"vmd/hv/virtio"
+)
 
 // Feature bits (virtio 1.3, 5.1.3), as masks.
 const (
@@ -80,8 +84,11 @@ func txQueue(pair int) int       { return 2*pair + 1 }
 func controlQueue(pairs int) int { return 2 * pairs }
 
 const (
-	// HeaderLen is the length of the header in front of each frame.
+	// HeaderLen is the length of the header in front of each frame on a Link.
 	HeaderLen = 12
+	// shortLen is that of a legacy driver without mergeable buffers: its header
+	// ends before num_buffers (virtio 1.3, 5.1.6.1).
+	shortLen = offNumBuffers
 	// MaxSegments is how many buffers a frame may be spread over.
 	MaxSegments = 256
 
@@ -95,6 +102,12 @@ const (
 
 // offNumBuffers is where num_buffers is in the header.
 const offNumBuffers = 10
+
+// shortHeader says whether a driver that negotiated features has a header of
+// shortLen bytes.
+func shortHeader(features uint64) bool {
+	return features&(virtio.VIRTIO_F_VERSION_1|VIRTIO_NET_F_MRG_RXBUF) == 0
+}
 
 // header is struct virtio_net_hdr with num_buffers, copied.
 type header []byte

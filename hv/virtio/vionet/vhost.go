@@ -161,9 +161,22 @@ func (v *vhost) run(on bool) error {
 		err = errors.Join(err, v.call("tap", VHOST_NET_SET_BACKEND, vhostState(i, fd)))
 		if on {
 			q.Ring() // for what came in the meantime
+		} else {
+			err = errors.Join(err, v.settle(i))
 		}
 	}
 	return err
+}
+
+// settle takes over from the kernel how far it has come with ring i. It has
+// returned all that it took, in order, so that both rings are as far.
+func (v *vhost) settle(i int) error {
+	b := vhostState(i, 0)
+	if err := v.call("ring position", VHOST_GET_VRING_BASE, b); err != nil {
+		return err
+	}
+	v.queues[i].Reclaim(uint16(binary.LittleEndian.Uint32(b[4:])))
+	return nil
 }
 
 // stop gives the pair back.
@@ -186,28 +199,94 @@ func (v *vhost) stop() error {
 	return err
 }
 
-// startVhost leaves pair i to the kernel.
-func (d *Device) startVhost(i int, features uint64, rx, tx *virtio.Queue) error {
+// startVhost leaves pair i to the kernel. d.lending is held.
+func (d *Device) startVhost(i int) error {
+	p := &d.pairs[i]
 	l, ok := d.links[i].(Lender)
-	if !ok || i >= len(d.vhost) || d.locked || rx == nil || tx == nil {
+	if !ok || i >= len(d.vhost) || d.locked || d.tracked || p.rx == nil || p.tx == nil || shortHeader(d.features) {
 		return errNoVhost
 	}
 	v := &d.vhost[i]
-	if err := v.start(features, l, rx, tx); err != nil {
+	if err := v.start(d.features, l, p.rx, p.tx); err != nil {
 		return err
 	}
-	if err := v.run(d.linkUp()); err != nil {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := v.run(d.linkUp() && !d.paused); err != nil {
 		return errors.Join(err, v.stop())
 	}
-	d.mu.Lock()
 	d.lent = append(d.lent, v)
-	d.mu.Unlock()
 	return nil
 }
 
+// Track implements virtio.Tracker. The kernel would write to guest memory
+// without a word, so while pages are marked every pair is served by goroutines
+// of ours. The guest notices nothing.
+func (d *Device) Track(on bool) error {
+	if on == d.tracked {
+		return nil
+	}
+	d.tracked = on
+	d.lending.Lock()
+	defer d.lending.Unlock()
+	d.mu.Lock()
+	t, lent := d.transport, d.lent
+	if on {
+		d.lent = nil
+	}
+	d.mu.Unlock()
+	if t == nil {
+		return nil
+	}
+	if !on {
+		return d.lendAgain()
+	}
+	if len(lent) == 0 {
+		return nil
+	}
+	err := d.links[0].(Lender).SetFilter(nil, false) // we filter ourselves
+	for _, v := range lent {
+		err = errors.Join(err, v.stop())
+	}
+	if err != nil {
+		t.Fail(err)
+		return err
+	}
+	for i := range d.pairs {
+		if d.pairs[i].lent {
+			d.startPair(i)
+			d.pairs[i].was = true
+		}
+	}
+	return nil
+}
+
+// lendAgain gives the kernel back what Track has taken from it.
+func (d *Device) lendAgain() error {
+	for i := range d.pairs {
+		p := &d.pairs[i]
+		if !p.was {
+			continue
+		}
+		for _, w := range p.workers {
+			w.Stop()
+		}
+		p.workers, p.was = nil, false
+		d.startPair(i)
+	}
+	return d.filterTaps(d.filter.Load())
+}
+
 // filterLent has the kernel filter what it moves itself. Only the goroutine of
-// the control queue calls it, and Reset.
+// the control queue calls it, Reset and RestoreState.
 func (d *Device) filterLent(f *filter) error {
+	d.lending.Lock()
+	defer d.lending.Unlock()
+	return d.filterTaps(f)
+}
+
+// filterTaps is filterLent with d.lending held.
+func (d *Device) filterTaps(f *filter) error {
 	d.mu.Lock()
 	lent := len(d.lent) > 0
 	d.mu.Unlock()

@@ -62,13 +62,29 @@ type Device struct {
 	lent      []*vhost         // that serve a pair
 	paused    bool
 
+	// lending is held while pairs are lent and taken back, and while the kernel
+	// is told what to filter for those that are. It is taken before mu.
+	lending sync.Mutex
+
 	// Of the control queue's goroutine while there is one, else of whoever
 	// calls Activate and Reset.
 	active   int    // links that frames arrive on
 	offloads uint32 // what the first link was told
 
-	workers []*virtio.Worker // while active
+	// Of whoever calls the methods of virtio.Device.
+	control *virtio.Worker // while active
+	pairs   []pair         // while active
+	tracked bool           // see Track
 	vhost   []vhost
+}
+
+// pair is a pair of queues and who serves it: the kernel or, else, workers. Each
+// of the queues may be nil.
+type pair struct {
+	rx, tx  *virtio.Queue
+	workers []*virtio.Worker
+	lent    bool
+	was     bool // lent, before Track took it back
 }
 
 // New makes a network device with a pair of queues for each of links, of which
@@ -112,15 +128,17 @@ func (d *Device) SetLink(up bool) {
 }
 
 // Announce asks the driver to tell the network where it is, after the guest has
-// moved. A driver that does not know how is not asked. It may be called at any
-// time.
-func (d *Device) Announce() {
+// moved, and says whether it did: a driver may not know how. It may be called at
+// any time.
+func (d *Device) Announce() (asked bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.transport != nil && d.features&VIRTIO_NET_F_GUEST_ANNOUNCE != 0 {
-		d.announce.Store(true)
-		d.transport.ConfigChanged()
+	if d.transport == nil || d.features&VIRTIO_NET_F_GUEST_ANNOUNCE == 0 {
+		return false
 	}
+	d.announce.Store(true)
+	d.transport.ConfigChanged()
+	return true
 }
 
 func (d *Device) linkUp() bool { return !d.down.Load() }
@@ -194,48 +212,59 @@ func (d *Device) ReadConfig(off uint64, p []byte) {
 // write in a modern device (virtio 1.3, 5.1.4.2).
 func (d *Device) WriteConfig(uint64, []byte) {}
 
-// errShortHeader refuses a legacy driver that does not merge receive buffers:
-// its header has two bytes less than a link's (virtio 1.3, 5.1.6.1).
-var errShortHeader = errors.New("legacy driver without mergeable receive buffers")
-
 // Activate implements virtio.Device.
 func (d *Device) Activate(features uint64, qs []*virtio.Queue, t virtio.Transport) error {
-	if features&(virtio.VIRTIO_F_VERSION_1|VIRTIO_NET_F_MRG_RXBUF) == 0 {
-		return errShortHeader
-	}
-	pairs := 1
-	if features&VIRTIO_NET_F_MQ != 0 {
-		pairs = len(d.links)
-	}
+	n := d.pairsOf(features)
 	if err := d.links[0].SetOffload(receivable(features)); err != nil {
 		return err
 	}
 	d.offloads = receivable(features)
 	d.mu.Lock()
-	d.transport, d.features = t, features
+	d.transport, d.features, d.paused = t, features, resting(qs)
 	d.mu.Unlock()
-	if q := qs[controlQueue(pairs)]; q != nil && features&VIRTIO_NET_F_CTRL_VQ != 0 {
-		k := &controller{d: d, q: q, limits: limits{features, pairs, d.locked}}
-		d.workers = append(d.workers, q.Start(k.serve, nil))
+	if q := qs[controlQueue(n)]; q != nil && features&VIRTIO_NET_F_CTRL_VQ != 0 {
+		k := &controller{d: d, q: q, limits: limits{features, n, d.locked}}
+		d.control = q.Start(k.serve, nil)
 	}
-	for i := range pairs {
-		rx, tx := qs[rxQueue(i)], qs[txQueue(i)]
-		if d.startVhost(i, features, rx, tx) != nil {
-			d.startPair(features, d.links[i], rx, tx)
-		}
+	d.lending.Lock()
+	defer d.lending.Unlock()
+	for i := range n {
+		d.pairs = append(d.pairs, pair{rx: qs[rxQueue(i)], tx: qs[txQueue(i)]})
+		d.startPair(i)
 	}
 	return nil
 }
 
-// startPair has a pair of queues served by goroutines of ours. Either may be
-// nil.
-func (d *Device) startPair(features uint64, link Link, rx, tx *virtio.Queue) {
-	if rx != nil {
-		d.workers = append(d.workers, rx.Start(newReceiver(d, link, rx, features).serve, link.Wake))
+// pairsOf is how many pairs of queues a driver has that negotiated features.
+func (d *Device) pairsOf(features uint64) int {
+	if features&VIRTIO_NET_F_MQ != 0 {
+		return len(d.links)
 	}
-	if tx != nil {
-		s := &sender{d: d, link: link, q: tx, rules: rules{features, d.locked, d.mac}}
-		d.workers = append(d.workers, tx.Start(s.serve, nil))
+	return 1
+}
+
+// resting says whether the device is to stand still at first.
+func resting(qs []*virtio.Queue) bool {
+	for _, q := range qs {
+		if q != nil && q.Resting() {
+			return true
+		}
+	}
+	return false
+}
+
+// startPair has the kernel serve pair i, or goroutines of ours where it cannot.
+func (d *Device) startPair(i int) {
+	p, link := &d.pairs[i], d.links[i]
+	if p.lent = d.startVhost(i) == nil; p.lent {
+		return
+	}
+	if p.rx != nil {
+		p.workers = append(p.workers, p.rx.Start(newReceiver(d, link, p.rx, d.features).serve, link.Wake))
+	}
+	if p.tx != nil {
+		s := &sender{d: d, link: link, q: p.tx, rules: rules{d.features, d.locked, d.mac, shortHeader(d.features)}}
+		p.workers = append(p.workers, p.tx.Start(s.serve, nil))
 	}
 }
 
@@ -254,12 +283,20 @@ func receivable(features uint64) uint32 {
 	return bits
 }
 
+// each calls f for every worker that there is.
+func (d *Device) each(f func(*virtio.Worker)) {
+	f(d.control)
+	for i := range d.pairs {
+		for _, w := range d.pairs[i].workers {
+			f(w)
+		}
+	}
+}
+
 // Reset implements virtio.Device.
 func (d *Device) Reset() {
-	for _, w := range d.workers {
-		w.Stop()
-	}
-	d.workers = nil
+	d.each((*virtio.Worker).Stop)
+	d.control, d.pairs = nil, nil
 	d.announce.Store(false)
 	d.filter.Store(d.open())
 	failed := d.filterLent(d.filter.Load())
@@ -279,17 +316,13 @@ func (d *Device) Reset() {
 // Pause implements virtio.Device.
 func (d *Device) Pause() {
 	d.setPaused(true)
-	for _, w := range d.workers {
-		w.Pause()
-	}
+	d.each((*virtio.Worker).Pause)
 }
 
 // Resume implements virtio.Device.
 func (d *Device) Resume() {
 	d.setPaused(false)
-	for _, w := range d.workers {
-		w.Resume()
-	}
+	d.each((*virtio.Worker).Resume)
 }
 
 func (d *Device) setPaused(on bool) {

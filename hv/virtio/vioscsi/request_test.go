@@ -61,7 +61,7 @@ func FuzzCDB(f *testing.F) {
 	f.Add([]byte{}, []byte{}, uint16(0), []byte{1}, byte(9))
 	f.Fuzz(func(t *testing.T, cdb, before []byte, room uint16, cuts []byte, target byte) {
 		s := &server{image: &memory{t, 10 * blockSize}}
-		s.drive = drive{blocks: 10, loaded: true}
+		s.drive = &drive{blocks: 10, loaded: true}
 		for _, cdb := range [][]byte{before, cdb} {
 			in := make([]byte, len(reqHeader{}))
 			in[0], in[1] = 1, target

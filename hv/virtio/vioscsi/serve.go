@@ -9,7 +9,7 @@ import (
 type server struct {
 	image disk.Image
 	q     *virtio.Queue
-	drive drive
+	drive *drive
 	chain virtio.Chain
 	req   Request
 	resp  respHeader
@@ -46,7 +46,7 @@ func (s *server) do(r *Request) uint32 {
 		return s.answer(r, VIRTIO_SCSI_S_OK, 0, noMedium)
 	}
 	s.buf = answer{}
-	n, bad := cmd.fill(&s.drive, &r.CDB, &s.buf)
+	n, bad := cmd.fill(s.drive, &r.CDB, &s.buf)
 	if bad != noSense {
 		return s.answer(r, VIRTIO_SCSI_S_OK, 0, bad)
 	}

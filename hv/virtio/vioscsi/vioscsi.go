@@ -14,6 +14,7 @@ import (
 type Device struct {
 	image  disk.Image
 	config configSpace
+	drive  drive // of the request queue's goroutine while there is one
 
 	workers []*virtio.Worker // while active
 }
@@ -26,8 +27,14 @@ type Device struct {
 func New(img disk.Image) *Device {
 	d := &Device{image: img}
 	d.config.set()
+	d.drive = d.fresh()
 	return d
 }
+
+// fresh is a drive as it is after power-on.
+func (d *Device) fresh() drive { return drive{blocks: d.blocks(), loaded: true} }
+
+func (d *Device) blocks() uint64 { return uint64(d.image.Size()) / blockSize }
 
 // Type implements virtio.Device.
 func (d *Device) Type() uint16 { return virtio.VIRTIO_ID_SCSI }
@@ -59,8 +66,7 @@ func (d *Device) Activate(_ uint64, qs []*virtio.Queue, _ virtio.Transport) erro
 		d.workers = append(d.workers, q.Start(c.serve, nil))
 	}
 	if q := qs[requestQueue]; q != nil {
-		s := &server{image: d.image, q: q}
-		s.drive = drive{blocks: uint64(d.image.Size()) / blockSize, loaded: true}
+		s := &server{image: d.image, q: q, drive: &d.drive}
 		d.workers = append(d.workers, q.Start(s.serve, nil))
 	}
 	return nil
@@ -72,6 +78,7 @@ func (d *Device) Reset() {
 		w.Stop()
 	}
 	d.workers = nil
+	d.drive = d.fresh()
 }
 
 // Pause implements virtio.Device.

@@ -48,6 +48,8 @@ type Function struct {
 	core *virtio.Core
 	warn func(error)
 
+	hasLegacy bool // the legacy BAR is there
+
 	// Read by the device's goroutines for each interrupt.
 	configVec atomic.Uint32
 	queueVec  []atomic.Uint32
@@ -61,6 +63,7 @@ type Function struct {
 	queue     uint16 // queue_select
 	modern    doorbells
 	legacy    doorbells
+	restored  bool // and not yet resumed
 }
 
 // New makes the function of dev for the machine h, whose memory is m. Put PCI()
@@ -69,7 +72,7 @@ func New(h pci.Host, m *mem.Memory, dev virtio.Device, o Options) (*Function, er
 	if o.Warn == nil {
 		o.Warn = func(error) {}
 	}
-	f := &Function{host: h, dev: dev, warn: o.Warn}
+	f := &Function{host: h, dev: dev, warn: o.Warn, hasLegacy: o.Interface != Modern}
 	var err error
 	if f.core, err = virtio.NewCore(dev, m, f, o.Warn); err != nil {
 		return nil, err
@@ -103,6 +106,7 @@ func (f *Function) Resume() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.core.Resume()
+	f.catchUp()
 }
 
 // Close stops the device and gives up what New took. No vCPU may be running.
