@@ -50,9 +50,9 @@ const (
 	Round      Tag = 4  // all pages of a round have been sent
 	Paused     Tag = 5  // the guest stands still; what follows is what has changed last
 	Memory     Tag = 6  // no more pages
-	Chip       Tag = 7  // KVM's interrupt controllers, timer and clock
-	VCPU       Tag = 8  // one for each vCPU
-	Device     Tag = 9  // one for each part of the board and each device
+	Device     Tag = 7  // one for each part of the board and each device
+	Chip       Tag = 8  // KVM's interrupt controllers, timer and clock
+	VCPU       Tag = 9  // one for each vCPU
 	MachineEnd Tag = 10 // the machine's state is complete
 	Disk       Tag = 11 // an image that travels with the machine, if one does
 	End        Tag = 12 // all is said; the sender waits for an answer

@@ -14,9 +14,9 @@ func _() {
 	_ = x[Round-4]
 	_ = x[Paused-5]
 	_ = x[Memory-6]
-	_ = x[Chip-7]
-	_ = x[VCPU-8]
-	_ = x[Device-9]
+	_ = x[Device-7]
+	_ = x[Chip-8]
+	_ = x[VCPU-9]
 	_ = x[MachineEnd-10]
 	_ = x[Disk-11]
 	_ = x[End-12]
@@ -27,12 +27,12 @@ func _() {
 }
 
 const (
-	_Tag_name_0 = "DefinitionMachinePagesRoundPausedMemoryChipVCPUDeviceMachineEndDiskEndGoAbortConsole"
+	_Tag_name_0 = "DefinitionMachinePagesRoundPausedMemoryDeviceChipVCPUMachineEndDiskEndGoAbortConsole"
 	_Tag_name_1 = "Optional"
 )
 
 var (
-	_Tag_index_0 = [...]uint8{0, 10, 17, 22, 27, 33, 39, 43, 47, 53, 63, 67, 70, 72, 77, 84}
+	_Tag_index_0 = [...]uint8{0, 10, 17, 22, 27, 33, 39, 45, 49, 53, 63, 67, 70, 72, 77, 84}
 )
 
 func (i Tag) String() string {
