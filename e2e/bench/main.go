@@ -53,6 +53,7 @@ var sections = []struct {
 	measure func(rounds int, only string) error
 }{
 	{"boot", measure},
+	{"disk", measureDisk},
 	{"network", measureNetwork},
 }
 
