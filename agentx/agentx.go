@@ -144,6 +144,7 @@ type Event struct {
 const (
 	requestTimeout = 5 * time.Second
 	writeTimeout   = 5 * time.Second
+	halfTimeout    = 5 * time.Second // for the rest of a PDU
 	pingAfter      = 15 * time.Second
 	firstDelay     = 500 * time.Millisecond
 	maxDelay       = 4 * time.Second // with jitter, a master that is back is found within 5 seconds

@@ -31,8 +31,9 @@ type session struct {
 	phase phase
 	id    uint32
 
-	in  []byte // read and not handled
-	out []byte // to be written
+	in   []byte    // read and not handled
+	half time.Time // since when in begins with a PDU that is not whole; zero without one
+	out  []byte    // to be written
 
 	pending    []pending // requests of ours
 	nextPacket uint32
@@ -115,6 +116,9 @@ func (s *session) run(ctx context.Context) error {
 // due does what the time demands: gives up on requests, pings, sends the next
 // notification.
 func (s *session) due(now time.Time) error {
+	if !s.half.IsZero() && !now.Before(s.half.Add(halfTimeout)) {
+		return fmt.Errorf("%d octets of a pdu from the master agent, and no more within %v", len(s.in), halfTimeout)
+	}
 	for i := 0; i < len(s.pending); {
 		p := s.pending[i]
 		if now.Before(p.deadline) {
@@ -147,6 +151,9 @@ func (s *session) wake() time.Time {
 	next := s.heard.Add(pingAfter)
 	if s.phase != up || s.waiting(pdu.TypePing) {
 		next = s.heard.Add(pingAfter + requestTimeout)
+	}
+	if end := s.half.Add(halfTimeout); !s.half.IsZero() && end.Before(next) {
+		next = end
 	}
 	for _, p := range s.pending {
 		if p.deadline.Before(next) {
@@ -244,6 +251,12 @@ func (s *session) handleAll() error {
 				return err
 			}
 		}
+	}
+	switch {
+	case len(b) == 0:
+		s.half = time.Time{}
+	case len(b) < len(s.in) || s.half.IsZero():
+		s.half = s.heard
 	}
 	rest := copy(s.in, b)
 	s.in = s.in[:rest]

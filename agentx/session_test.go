@@ -294,9 +294,15 @@ func TestPing(t *testing.T) {
 func TestHalfAPDU(t *testing.T) {
 	withMaster(t, nil, func(m *fakeMaster) {
 		m.join()
+		began := time.Now()
 		m.send(appendHeader(nil, ours, pdu.Header{Type: pdu.TypeGet, PayloadLength: maxPayload}))
-		m.expect(pdu.TypePing)
+		synctest.Wait()
+		time.Sleep(halfTimeout - 1)
+		m.send([]byte{0}) // a little more of it
 		m.expectEnd()
+		if took := time.Since(began); took != halfTimeout {
+			m.t.Errorf("half a PDU is waited for %v", took)
+		}
 	})
 }
 
@@ -320,19 +326,48 @@ func TestMasterDoesNotRead(t *testing.T) {
 	})
 }
 
+// Whatever a master's reason to close (RFC 2741, 6.2.2, and some that it does not
+// have), it is answered, and tried again.
 func TestCloseByMaster(t *testing.T) {
-	withMaster(t, nil, func(m *fakeMaster) {
-		m.join()
-		if r := m.ask(pdu.TypeClose, []byte{5, 0, 0, 0}); r.code != 0 {
-			m.t.Errorf("error %d", r.code)
-		}
-		m.expectEnd()
-		m.join()
-		m.wantEvents(Up, Down, Up)
-		if !errors.Is(m.events[1].Err, errClosed) {
-			m.t.Errorf("reason: %v", m.events[1].Err)
-		}
-	})
+	for _, reason := range []byte{0, 1, 2, 3, 4, 5, 6, 7, 255} {
+		withMaster(t, nil, func(m *fakeMaster) {
+			m.join()
+			if r := m.ask(pdu.TypeClose, []byte{reason, 0, 0, 0}); r.code != 0 {
+				m.t.Errorf("reason %d: error %d", reason, r.code)
+			}
+			m.expectEnd()
+			closed := time.Now()
+			m.join()
+			if wait := time.Since(closed); wait != firstDelay {
+				m.t.Errorf("reason %d: it comes back after %v", reason, wait)
+			}
+			m.wantEvents(Up, Down, Up)
+			if err := m.events[1].Err; !errors.Is(err, errClosed) || !strings.HasSuffix(err.Error(), fmt.Sprintf(" %d", reason)) {
+				m.t.Errorf("reason %d: %v", reason, err)
+			}
+		})
+	}
+}
+
+// A master that is there again, at whatever moment, is found within 5 seconds: the
+// longest delay is below that with the most jitter, and so is the time after which
+// an attempt that gets no answer is given up.
+func TestBackWithinFiveSeconds(t *testing.T) {
+	const most = 5 * time.Second
+	if d := maxDelay + time.Duration(float64(maxDelay)*jitterPart); d > most {
+		t.Errorf("the longest delay is %v", d)
+	}
+	for away := 10 * time.Millisecond; away < 40*time.Second; away = away*3/2 + 7*time.Millisecond {
+		startMaster(t, true, func(c *Config) { c.Jitter = func() float64 { return 0.999 } }, func(m *fakeMaster) {
+			time.Sleep(away)
+			m.refuse.Store(false)
+			back := time.Now()
+			m.join()
+			if took := time.Since(back); took > most {
+				m.t.Errorf("a master that was away for %v is found after %v", away, took)
+			}
+		})
+	}
 }
 
 func TestEndOfContext(t *testing.T) {
