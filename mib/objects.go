@@ -110,7 +110,7 @@ func vmCurMem(_ View, p pos) Value {
 func vmMaxMem(_ View, p pos) Value { return integer(inUnits(p.row.vm.Memory, p.row.unit)) }
 
 func vmUpTime(v View, p pos) Value {
-	if p.row.vm.Admin == AdminShutdown {
+	if p.row.vm.Admin == AdminShutdown || p.row.vm.Started == 0 {
 		return ticks(0)
 	}
 	return ticks(v.now - p.row.vm.Started)

@@ -41,7 +41,8 @@ type Config struct {
 	Switches Switches
 	ReadOnly bool // SET is answered notWritable (vmReadOnlyCompliances)
 
-	// Clock is a monotonic clock; its zero does not matter. Required.
+	// Clock is a monotonic clock; its zero is before anything that is told
+	// in its time. Required.
 	Clock func() time.Duration
 }
 

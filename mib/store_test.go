@@ -112,6 +112,9 @@ func TestTimes(t *testing.T) {
 	vm.Started = c.now
 	put(t, s, vm)
 	look("created", change, 700)
+	waiting := plain(6, OperShutdown) // wanted, and not begun
+	put(t, s, waiting)
+	look("not begun", oid(1, 4, 1, 16, 6), 0)
 	c.now += 3 * time.Second
 	look("running", vmUp, 300)
 	vm.Oper, vm.Admin = OperPaused, AdminPaused

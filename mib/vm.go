@@ -103,7 +103,8 @@ type VM struct {
 	Balloon    uint64 // bytes of them that the guest has given back
 
 	// Started is when Admin last went from shutdown to running, on the
-	// clock of the Store.
+	// clock of the Store. 0: that has not come to anything yet, or not to
+	// anything that lasted; then vmUpTime is 0.
 	Started time.Duration
 
 	// Affinity holds a mask of kernel CPU numbers for each vCPU. A missing
