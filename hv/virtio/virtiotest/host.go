@@ -91,6 +91,16 @@ func (h *Host) PlugWith(slot int, dev virtio.Device, o virtiopci.Options) *virti
 	if o.Warn == nil {
 		o.Warn = func(err error) { h.t.Errorf("device failed: %v", err) }
 	}
+	f := h.insert(slot, dev, o)
+	if err := h.PCI.Assign(); err != nil {
+		h.t.Fatal(err)
+	}
+	return f
+}
+
+// insert puts dev into a slot, at no address.
+func (h *Host) insert(slot int, dev virtio.Device, o virtiopci.Options) *virtiopci.Function {
+	h.t.Helper()
 	f, err := virtiopci.New(h, h.Mem, dev, o)
 	if err != nil {
 		h.t.Fatal(err)
@@ -101,9 +111,6 @@ func (h *Host) PlugWith(slot int, dev virtio.Device, o virtiopci.Options) *virti
 		}
 	})
 	if err := h.PCI.Add(slot, f.PCI()); err != nil {
-		h.t.Fatal(err)
-	}
-	if err := h.PCI.Assign(); err != nil {
 		h.t.Fatal(err)
 	}
 	return f

@@ -40,6 +40,7 @@ func (v Victim) Attack(t *testing.T) {
 				if a.fatal && (v.Idle == nil || !v.Idle(i)) {
 					f.needsReset(i)
 				}
+				f.move()
 				f.recover()
 			}
 		})
@@ -48,6 +49,7 @@ func (v Victim) Attack(t *testing.T) {
 		t.Run(a.name, func(t *testing.T) {
 			f := v.fresh(t)
 			a.do(f)
+			f.move()
 			f.recover()
 		})
 	}
@@ -104,6 +106,16 @@ func (f *fight) start() {
 		f.qs = append(f.qs, f.Queue(i, min(max, 16)))
 	}
 	f.Start()
+}
+
+// move takes the guest to another machine with a device like this one. Whatever
+// state a guest has brought its device into, it must be able to go on with.
+func (f *fight) move() {
+	f.t.Helper()
+	h := f.Host.Twin()
+	o := f.v.Options
+	o.Warn = f.warned
+	f.fn = f.Move(f.fn, h, f.v.New(f.t, h), o, f.qs...)
 }
 
 // needsReset waits until the device has given up.

@@ -54,6 +54,12 @@ func (q *Queue) view() {
 	clear(q.d.Host.Bytes(q.Desc, 16*n))
 	clear(q.d.Host.Bytes(q.Avail, 6+2*n))
 	clear(q.d.Host.Bytes(q.Used, 6+8*n))
+	q.find()
+}
+
+// find finds the parts of a ring.
+func (q *Queue) find() {
+	n := int(q.size)
 	b := func(gpa mem.GPA, n int) []byte { return q.d.Host.Bytes(gpa, n) }
 	q.desc = b(q.Desc, 16*n)
 	q.availEntries, q.usedEvent = b(q.Avail+4, 2*n), b(q.Avail+4+mem.GPA(2*n), 2)
