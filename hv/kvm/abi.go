@@ -311,3 +311,82 @@ type deviceAttr struct {
 	Attr  uint64
 	Addr  uint64
 }
+
+// DebugRegs is struct kvm_debugregs.
+type DebugRegs struct {
+	DB       [4]uint64
+	DR6, DR7 uint64
+	Flags    uint64
+	_        [9]uint64
+}
+
+// maxXCRs is KVM_MAX_XCRS.
+const maxXCRs = 16
+
+// XCRs is struct kvm_xcrs: the extended control registers.
+type XCRs struct {
+	Nr    uint32
+	Flags uint32
+	XCRs  [maxXCRs]XCR
+	_     [16]uint64
+}
+
+// XCR is struct kvm_xcr.
+type XCR struct {
+	XCR   uint32
+	_     uint32
+	Value uint64
+}
+
+// xsaveSize is how long struct kvm_xsave is, and what KVM_GET_XSAVE writes.
+const xsaveSize = 4096
+
+// IRQChip is struct kvm_irqchip: the registers of a PIC (struct kvm_pic_state)
+// or of the IOAPIC (struct kvm_ioapic_state), as ID says.
+type IRQChip struct {
+	ID   uint32
+	_    uint32
+	Chip [512]byte
+}
+
+// PIT is struct kvm_pit_state2.
+type PIT struct {
+	Channels [3]PITChannel
+	Flags    uint32
+	_        [9]uint32
+}
+
+// PITChannel is struct kvm_pit_channel_state.
+type PITChannel struct {
+	Count                               uint32
+	LatchedCount                        uint16
+	CountLatched, StatusLatched, Status uint8
+	ReadState, WriteState, WriteLatch   uint8
+	RWMode, Mode, BCD, Gate             uint8
+	CountLoadTime                       int64
+}
+
+// dirtyLog is struct kvm_dirty_log.
+type dirtyLog struct {
+	Slot   uint32
+	_      uint32
+	Bitmap *uint64
+}
+
+// clearDirtyLog is struct kvm_clear_dirty_log.
+type clearDirtyLog struct {
+	Slot      uint32
+	NumPages  uint32
+	FirstPage uint64
+	Bitmap    *uint64
+}
+
+// maxMSRIndices bounds KVM_GET_MSR_INDEX_LIST: kernels list about a hundred and
+// have room for some five hundred.
+const maxMSRIndices = 1024
+
+// msrList is struct kvm_msr_list with room for indices.
+type msrList struct {
+	Nmsrs   uint32
+	Indices [maxMSRIndices]uint32
+}

@@ -51,6 +51,15 @@ var abiStructs = []struct {
 	{"kvm_lapic_state", LAPIC{}, true, "regs"},
 	{"kvm_translation", translation{}, true, "linear_address physical_address valid writeable usermode -"},
 	{"kvm_vcpu_events", Events{}, true, "exception interrupt nmi sipi_vector flags smi triple_fault - exception_has_payload exception_payload"},
+	{"kvm_debugregs", DebugRegs{}, true, "db dr6 dr7 flags -"},
+	{"kvm_xcr", XCR{}, true, "xcr - value"},
+	{"kvm_xcrs", XCRs{}, true, "nr_xcrs flags xcrs -"},
+	{"kvm_irqchip", IRQChip{}, true, "chip_id - chip"},
+	{"kvm_pit_channel_state", PITChannel{}, true, "count latched_count count_latched status_latched status read_state write_state write_latch rw_mode mode bcd gate count_load_time"},
+	{"kvm_pit_state2", PIT{}, true, "channels flags -"},
+	{"kvm_dirty_log", dirtyLog{}, true, "slot - dirty_bitmap"},
+	{"kvm_clear_dirty_log", clearDirtyLog{}, true, "slot num_pages first_page dirty_bitmap"},
+	{"kvm_msr_list", msrList{}, false, "nmsrs indices"},
 	{"kvm_run", runPage{}, false, "request_interrupt_window - exit_reason ready_for_interrupt_injection if_flag flags cr8 apic_base io"},
 }
 
@@ -109,6 +118,14 @@ var abiNumbers = map[string]uint64{
 	"KVM_IOEVENTFD_FLAG_PIO": KVM_IOEVENTFD_FLAG_PIO, "KVM_IOEVENTFD_FLAG_DEASSIGN": KVM_IOEVENTFD_FLAG_DEASSIGN,
 	"KVM_PIT_SPEAKER_DUMMY": KVM_PIT_SPEAKER_DUMMY, "KVM_CPUID_FLAG_SIGNIFCANT_INDEX": KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
 	"KVM_X2APIC_API_USE_32BIT_IDS": KVM_X2APIC_API_USE_32BIT_IDS, "KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK": KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
+
+	"KVM_GET_MSR_INDEX_LIST": KVM_GET_MSR_INDEX_LIST, "KVM_GET_DIRTY_LOG": KVM_GET_DIRTY_LOG, "KVM_CLEAR_DIRTY_LOG": KVM_CLEAR_DIRTY_LOG, "KVM_GET_IRQCHIP": KVM_GET_IRQCHIP, "KVM_SET_IRQCHIP": KVM_SET_IRQCHIP, "KVM_GET_PIT2": KVM_GET_PIT2, "KVM_SET_PIT2": KVM_SET_PIT2,
+	"KVM_GET_DEBUGREGS": KVM_GET_DEBUGREGS, "KVM_SET_DEBUGREGS": KVM_SET_DEBUGREGS, "KVM_GET_XSAVE": KVM_GET_XSAVE, "KVM_SET_XSAVE": KVM_SET_XSAVE, "KVM_GET_XSAVE2": KVM_GET_XSAVE2, "KVM_GET_XCRS": KVM_GET_XCRS, "KVM_SET_XCRS": KVM_SET_XCRS, "KVM_SET_TSC_KHZ": KVM_SET_TSC_KHZ,
+	"KVM_MEM_LOG_DIRTY_PAGES": KVM_MEM_LOG_DIRTY_PAGES, "KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE": KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, "KVM_DIRTY_LOG_INITIALLY_SET": KVM_DIRTY_LOG_INITIALLY_SET,
+	"KVM_CAP_DEBUGREGS": uint64(KVM_CAP_DEBUGREGS), "KVM_CAP_XSAVE": uint64(KVM_CAP_XSAVE),
+	"KVM_CAP_XCRS": uint64(KVM_CAP_XCRS), "KVM_CAP_TSC_CONTROL": uint64(KVM_CAP_TSC_CONTROL),
+	"KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2": uint64(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2), "KVM_CAP_XSAVE2": uint64(KVM_CAP_XSAVE2),
+	"sizeof(struct kvm_xsave)": xsaveSize,
 }
 
 // ours lists what this package believes, a line each.

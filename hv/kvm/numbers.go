@@ -10,17 +10,21 @@ const (
 	// On the system descriptor.
 	KVM_GET_API_VERSION     = 0xae00
 	KVM_CREATE_VM           = 0xae01
+	KVM_GET_MSR_INDEX_LIST  = 0xc004ae02
 	KVM_CHECK_EXTENSION     = 0xae03
 	KVM_GET_VCPU_MMAP_SIZE  = 0xae04
 	KVM_GET_SUPPORTED_CPUID = 0xc008ae05
 
 	// On a VM descriptor.
 	KVM_CREATE_VCPU             = 0xae41
+	KVM_GET_DIRTY_LOG           = 0x4010ae42
 	KVM_SET_USER_MEMORY_REGION  = 0x4020ae46
 	KVM_SET_TSS_ADDR            = 0xae47
 	KVM_SET_IDENTITY_MAP_ADDR   = 0x4008ae48
 	KVM_CREATE_IRQCHIP          = 0xae60
 	KVM_IRQ_LINE                = 0x4008ae61
+	KVM_GET_IRQCHIP             = 0xc208ae62
+	KVM_SET_IRQCHIP             = 0x8208ae63
 	KVM_SET_GSI_ROUTING         = 0x4008ae6a
 	KVM_REGISTER_COALESCED_MMIO = 0x4010ae67
 	KVM_IRQFD                   = 0x4020ae76
@@ -28,7 +32,10 @@ const (
 	KVM_IOEVENTFD               = 0x4040ae79
 	KVM_SET_CLOCK               = 0x4030ae7b
 	KVM_GET_CLOCK               = 0x8030ae7c
+	KVM_GET_PIT2                = 0x8070ae9f
+	KVM_SET_PIT2                = 0x4070aea0
 	KVM_ENABLE_CAP              = 0x4068aea3
+	KVM_CLEAR_DIRTY_LOG         = 0xc018aec0
 
 	// On a vCPU descriptor.
 	KVM_RUN             = 0xae80
@@ -47,9 +54,16 @@ const (
 	KVM_NMI             = 0xae9a
 	KVM_GET_VCPU_EVENTS = 0x8040ae9f
 	KVM_SET_VCPU_EVENTS = 0x4040aea0
+	KVM_GET_DEBUGREGS   = 0x8080aea1
+	KVM_SET_DEBUGREGS   = 0x4080aea2
 	KVM_SET_TSC_KHZ     = 0xaea2
 	KVM_GET_TSC_KHZ     = 0xaea3
+	KVM_GET_XSAVE       = 0x9000aea4
+	KVM_SET_XSAVE       = 0x5000aea5
+	KVM_GET_XCRS        = 0x8188aea6
+	KVM_SET_XCRS        = 0x4188aea7
 	KVM_KVMCLOCK_CTRL   = 0xaead
+	KVM_GET_XSAVE2      = 0x9000aecf
 	KVM_SET_DEVICE_ATTR = 0x4018aee1
 	KVM_GET_DEVICE_ATTR = 0x4018aee2
 )
@@ -74,6 +88,10 @@ const (
 	KVM_CAP_IOEVENTFD                 Cap = 36
 	KVM_CAP_SET_IDENTITY_MAP_ADDR     Cap = 37
 	KVM_CAP_VCPU_EVENTS               Cap = 41
+	KVM_CAP_DEBUGREGS                 Cap = 50
+	KVM_CAP_XSAVE                     Cap = 55
+	KVM_CAP_XCRS                      Cap = 56
+	KVM_CAP_TSC_CONTROL               Cap = 60
 	KVM_CAP_GET_TSC_KHZ               Cap = 61
 	KVM_CAP_MAX_VCPUS                 Cap = 66
 	KVM_CAP_TSC_DEADLINE_TIMER        Cap = 72
@@ -85,8 +103,10 @@ const (
 	KVM_CAP_X2APIC_API                Cap = 129
 	KVM_CAP_IMMEDIATE_EXIT            Cap = 136
 	KVM_CAP_COALESCED_PIO             Cap = 162
+	KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 Cap = 168
 	KVM_CAP_HALT_POLL                 Cap = 182
 	KVM_CAP_EXIT_ON_EMULATION_FAILURE Cap = 204
+	KVM_CAP_XSAVE2                    Cap = 208
 	KVM_CAP_PMU_CAPABILITY            Cap = 212
 )
 
@@ -118,6 +138,9 @@ const (
 const (
 	KVM_MEM_LOG_DIRTY_PAGES = 1 << 0
 	KVM_MEM_READONLY        = 1 << 1
+
+	KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE = 1 << 0
+	KVM_DIRTY_LOG_INITIALLY_SET         = 1 << 1
 
 	KVM_IRQ_ROUTING_IRQCHIP = 1
 	KVM_IRQ_ROUTING_MSI     = 2

@@ -24,9 +24,21 @@ var kvmRequests = []uint32{
 	0x8138ae83, // KVM_GET_SREGS
 	0xc018ae85, // KVM_TRANSLATE
 
+	// To send it: what the guest writes meanwhile, and what a vCPU and the
+	// chips hold in the end.
+	0x4010ae42, // KVM_GET_DIRTY_LOG
+	0xc018aec0, // KVM_CLEAR_DIRTY_LOG
+	0xc208ae62, // KVM_GET_IRQCHIP
+	0x8070ae9f, // KVM_GET_PIT2
+	0x8080aea1, // KVM_GET_DEBUGREGS
+	0x9000aea4, // KVM_GET_XSAVE
+	0x9000aecf, // KVM_GET_XSAVE2
+	0x8188aea6, // KVM_GET_XCRS
+
 	// While its machine is built.
 	0xae00,     // KVM_GET_API_VERSION
 	0xae01,     // KVM_CREATE_VM
+	0xc004ae02, // KVM_GET_MSR_INDEX_LIST
 	0xae03,     // KVM_CHECK_EXTENSION
 	0xae04,     // KVM_GET_VCPU_MMAP_SIZE
 	0xc008ae05, // KVM_GET_SUPPORTED_CPUID
@@ -50,5 +62,15 @@ var kvmRequests = []uint32{
 	0x8400ae8e, // KVM_GET_LAPIC
 	0x4400ae8f, // KVM_SET_LAPIC
 	0x8040ae9f, // KVM_GET_VCPU_EVENTS
-	0x4040aea0, // KVM_SET_VCPU_EVENTS, KVM_SET_PIT2
+	0x4040aea0, // KVM_SET_VCPU_EVENTS
+}
+
+// kvmReceiveRequests are what only a process makes that takes over a machine
+// from elsewhere: they write what another has read.
+var kvmReceiveRequests = []uint32{
+	0x8208ae63, // KVM_SET_IRQCHIP
+	0x4070aea0, // KVM_SET_PIT2
+	0x4080aea2, // KVM_SET_DEBUGREGS
+	0x5000aea5, // KVM_SET_XSAVE
+	0x4188aea7, // KVM_SET_XCRS
 }

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -123,17 +124,22 @@ var table = map[string]func() []rule{
 	// Spawning processes that jail themselves. A filter is inherited, so
 	// this holds what a VM process calls on its way into its own.
 	"spawn": func() []rule {
-		return append(jailing(), append(kvmRules(), guestRules()...)...)
+		return slices.Concat(jailing(), kvmRules(), kvmReceiveRules(), guestRules())
 	},
 
 	// What hv/kvm asks of /dev/kvm, a VM and a vCPU.
 	"kvm": kvmRules,
+
+	// The same of one that takes over a machine that ran elsewhere.
+	"kvm-receive": kvmReceiveRules,
 
 	// Disks, taps and the console of a guest.
 	"guest": guestRules,
 }
 
 func kvmRules() []rule { return []rule{ioctls(kvmRequests...)} }
+
+func kvmReceiveRules() []rule { return []rule{ioctls(kvmReceiveRequests...)} }
 
 func guestRules() []rule {
 	return []rule{

@@ -73,6 +73,8 @@ func TestFilterDecides(t *testing.T) {
 		{"signal a thread of ours", unix.SYS_TGKILL, [6]uint64{pid, 1, 23}, nil, allow},
 		{"signal another process", unix.SYS_TGKILL, [6]uint64{pid + 1, 1, 23}, nil, kill},
 		{"run a vCPU", unix.SYS_IOCTL, [6]uint64{5, 0xae80}, []string{"kvm"}, allow},
+		{"write a vCPU's registers", unix.SYS_IOCTL, [6]uint64{5, 0x5000aea5}, []string{"kvm", "guest"}, kill},
+		{"write them when received", unix.SYS_IOCTL, [6]uint64{5, 0x5000aea5}, []string{"kvm", "kvm-receive"}, allow},
 		{"TIOCSTI", unix.SYS_IOCTL, [6]uint64{0, unix.TIOCSTI}, []string{"kvm", "guest"}, kill},
 		{"a second routing socket", unix.SYS_SOCKET, [6]uint64{unix.AF_NETLINK}, []string{"stdio", "tun"}, kill},
 		{"a TCP socket for a guest", unix.SYS_SOCKET, [6]uint64{unix.AF_INET}, []string{"stdio", "kvm", "guest"}, kill},
