@@ -191,6 +191,8 @@ type Local struct {
 	Guest    [4]byte `cbor:"2,keyasint"`
 	HostName string  `cbor:"3,keyasint,omitempty"`
 	NetBoot  bool    `cbor:"4,keyasint,omitempty"`
+	// DNS are the name servers to tell; none means Host.
+	DNS [][4]byte `cbor:"5,keyasint,omitempty"`
 }
 
 // VMAdoptRequest gives vmm a VM process that outlived the vmm before.

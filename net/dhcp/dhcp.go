@@ -21,6 +21,9 @@ import (
 // still is one that any client must take (RFC 2131, 2: 576 bytes).
 const MaxHostName = 63
 
+// MaxDNS is how many name servers are told.
+const MaxDNS = 3
+
 // MaxReply is the longest frame that AppendReply appends.
 const MaxReply = frame.EthernetLen + frame.IPv4Len + frame.UDPLen + maxMessage
 
@@ -50,8 +53,9 @@ var netmask = [4]byte{255, 255, 255, 254}
 type Config struct {
 	GuestMAC, HostMAC [6]byte
 	Guest, Host       [4]byte
-	HostName          string // "" or longer than MaxHostName: none is sent
-	NetBoot           bool   // tell the boot file
+	HostName          string    // "" or longer than MaxHostName: none is sent
+	NetBoot           bool      // tell the boot file
+	DNS               [][4]byte // name servers, of which MaxDNS are told; none: Host
 }
 
 // AppendReply looks at an Ethernet frame that the guest sends. If it is a
@@ -150,13 +154,25 @@ func (c *Config) appendOptions(b []byte, a answer) []byte {
 	if a.kind != msgNAK {
 		b = appendAddress(b, optSubnetMask, netmask)
 		b = appendAddress(b, optRouter, c.Host)
-		b = appendAddress(b, optDNS, c.Host)
+		b = c.appendDNS(b)
 		if n := len(c.HostName); n > 0 && n <= MaxHostName {
 			b = append(b, optHostName, byte(n))
 			b = append(b, c.HostName...)
 		}
 	}
 	return append(b, optEnd)
+}
+
+func (c *Config) appendDNS(b []byte) []byte {
+	n := min(len(c.DNS), MaxDNS)
+	if n == 0 {
+		return appendAddress(b, optDNS, c.Host)
+	}
+	b = append(b, optDNS, byte(4*n))
+	for _, a := range c.DNS[:n] {
+		b = append(b, a[:]...)
+	}
+	return b
 }
 
 func appendAddress(b []byte, option byte, a [4]byte) []byte {

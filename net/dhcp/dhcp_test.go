@@ -317,6 +317,28 @@ func TestHostName(t *testing.T) {
 	}
 }
 
+func TestNameServers(t *testing.T) {
+	all := [][4]byte{{9, 9, 9, 9}, {10, 0, 0, 1}, {10, 0, 0, 2}, {10, 0, 0, 3}}
+	for n := range len(all) + 1 {
+		c := testConfig
+		c.HostName, c.NetBoot, c.DNS = strings.Repeat("n", MaxHostName), true, all[:n]
+		b, _ := c.AppendReply(nil, from(options(kind(msgDiscover))).frame(), false)
+		want := []byte{optDNS, byte(4 * min(n, MaxDNS))}
+		for _, a := range all[:min(n, MaxDNS)] {
+			want = append(want, a[:]...)
+		}
+		if n == 0 {
+			want = []byte{optDNS, 4, 100, 64, 1, 2} // the host
+		}
+		if got := received(t, b); !bytes.Contains(got.vendor, append(want, optHostName)) {
+			t.Errorf("%d name servers: options %x", n, got.vendor)
+		}
+		if len(b) > MaxReply || len(b) > 14+576 {
+			t.Errorf("answer of %d bytes", len(b))
+		}
+	}
+}
+
 func TestAnAnswerDoesNotAllocate(t *testing.T) {
 	buf := make([]byte, 0, MaxReply)
 	in := from(options(kind(msgDiscover))).frame()

@@ -53,6 +53,9 @@ type Config struct {
 	// LocalPrefix6 is 0 to 64 bits long. When it is not valid the daemon draws
 	// a random /64 from fd00::/8.
 	LocalPrefix6 netip.Prefix
+	// LocalDNS are the name servers, IPv4, that guests with a local interface
+	// are told. Without any it is the host's address on the interface.
+	LocalDNS []netip.Addr
 	// SocketOwner owns the control socket. It always has a group.
 	SocketOwner Owner
 	AgentX      AgentX

@@ -172,6 +172,9 @@ func dump(c *Config, err error) string {
 	if c.LocalPrefix6.IsValid() {
 		fmt.Fprintf(&b, " prefix %v", c.LocalPrefix6)
 	}
+	for _, a := range c.LocalDNS {
+		fmt.Fprintf(&b, " dns %v", a)
+	}
 	fmt.Fprintf(&b, "\nsocket owner %s\n", dumpOwner(c.SocketOwner))
 	fmt.Fprintf(&b, "agentx %v path %q context %q%s\n", c.AgentX.Enabled, c.AgentX.Path, c.AgentX.Context, dumpAgentX(&c.AgentX))
 	fmt.Fprintf(&b, "parallel %d delay %v\n", c.Parallel, c.Delay)

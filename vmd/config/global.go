@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 const (
 	maxParallel = 65535
@@ -11,10 +14,14 @@ const (
 //
 //	local prefix A/N
 //	local inet6 [prefix A/N]
+//	local dns A
 func (p *parser) localStatement() error {
+	if p.accept("dns") {
+		return p.localDNS()
+	}
 	if !p.accept("inet6") {
 		if !p.peek().keyword("prefix") {
-			return p.unexpected(`"inet6" or "prefix"`)
+			return p.unexpected(`"dns", "inet6" or "prefix"`)
 		}
 		p.take()
 		s, err := p.str("an IPv4 prefix")
@@ -37,6 +44,27 @@ func (p *parser) localStatement() error {
 	if p.cfg.LocalPrefix6, err = prefix6(s); err != nil {
 		return p.fail("local inet6 prefix %s: %v", clip(s), err)
 	}
+	return nil
+}
+
+// maxDNS is how many name servers guests are told; resolvers ask no more
+// (resolv.conf(5), MAXNS).
+const maxDNS = 3
+
+// localDNS adds a name server for guests with a local interface.
+func (p *parser) localDNS() error {
+	s, err := p.str("an IPv4 address")
+	if err != nil {
+		return err
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil || !a.Is4() || a.IsUnspecified() || a.IsMulticast() {
+		return p.fail("local dns %s: not the IPv4 address of a host", clip(s))
+	}
+	if len(p.cfg.LocalDNS) == maxDNS {
+		return p.fail("too many name servers (limit is %d)", maxDNS)
+	}
+	p.cfg.LocalDNS = append(p.cfg.LocalDNS, a)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"runtime"
+	"slices"
 )
 
 const (
@@ -97,6 +98,7 @@ func newParser(opt Options) *parser {
 func (p *parser) defaults(cpus int) {
 	if b := p.base; b != nil {
 		p.cfg.LocalPrefix, p.cfg.LocalInet6, p.cfg.LocalPrefix6 = b.LocalPrefix, b.LocalInet6, b.LocalPrefix6
+		p.cfg.LocalDNS = slices.Clone(b.LocalDNS)
 		p.cfg.SocketOwner, p.cfg.AgentX = b.SocketOwner, b.AgentX
 		p.cfg.Parallel, p.cfg.Delay = b.Parallel, b.Delay
 		return

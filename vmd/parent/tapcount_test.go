@@ -47,7 +47,7 @@ func TestFillTapsLeavesWhatThereIs(t *testing.T) {
 	s := vmop.Stats{NICs: []vmop.NICStats{own, {}}}
 	lo, err := os.ReadFile(filepath.Join(sysClassNet, "lo", "ifindex"))
 	if err != nil {
-		t.Skipf("no sysfs: %v", err)
+		t.Fatal(err)
 	}
 	nic := registry.RunNIC{Tap: "lo", IfIndex: int(lo[0] - '0')}
 	fillTaps(&s, []registry.RunNIC{nic, nic, nic})

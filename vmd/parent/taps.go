@@ -101,6 +101,9 @@ func (p *parent) planLocal(r *run, i int, n *nic) error {
 		Host: host.Addr().As4(), Guest: guest.Addr().As4(),
 		HostName: hostName(r.def.Name), NetBoot: r.def.BootDevice == config.BootNet && i == 0,
 	}
+	for _, a := range p.cfg.LocalDNS {
+		n.arg.Local.DNS = append(n.arg.Local.DNS, a.As4())
+	}
 	if !p.cfg.LocalInet6 {
 		return nil
 	}

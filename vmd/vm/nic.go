@@ -86,6 +86,6 @@ func linkOf(t *tap.Tap, n vmop.NICArg) vionet.Link {
 		return t
 	}
 	return dhcp.Respond(t, dhcp.Config{
-		GuestMAC: n.MAC, HostMAC: n.HostMAC, Guest: l.Guest, Host: l.Host, HostName: l.HostName, NetBoot: l.NetBoot,
+		GuestMAC: n.MAC, HostMAC: n.HostMAC, Guest: l.Guest, Host: l.Host, HostName: l.HostName, NetBoot: l.NetBoot, DNS: l.DNS,
 	})
 }
