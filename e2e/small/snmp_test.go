@@ -41,13 +41,13 @@ type snmpHost struct {
 	t     *testing.T
 	snmpd *testenv.MasterAgent
 	vmd   *harness.Daemon
-	traps *trapLog
+	traps *testenv.TrapReceiver
 }
 
 // newSNMPHost starts all three, with conf behind the agentx statement.
 func newSNMPHost(t *testing.T, options, conf string) *snmpHost {
-	h := &snmpHost{t: t, traps: snmptrapd(t)}
-	h.snmpd = testenv.Snmpd(t, "trap2sink "+h.traps.addr+" public")
+	h := &snmpHost{t: t, traps: testenv.Snmptrapd(t)}
+	h.snmpd = testenv.Snmpd(t, "trap2sink "+h.traps.Addr+" public")
 	h.vmd = harness.StartVMD(t, fmt.Sprintf("agentx path %q %s\nstaggered start parallel 9 delay 0\n%s",
 		h.snmpd.Socket, options, conf))
 	return h

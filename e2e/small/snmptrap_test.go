@@ -1,88 +1,30 @@
 package small
 
 import (
-	"bytes"
 	"fmt"
-	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"vmd/e2e/harness"
-	"vmd/internal/testenv"
 )
-
-// trapLog is what a snmptrapd has received.
-type trapLog struct {
-	addr string
-
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *trapLog) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *trapLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
 
 // trapOID is snmpTrapOID.0 with a notification of VM-MIB.
 var trapOID = regexp.MustCompile(`\.1\.3\.6\.1\.6\.3\.1\.1\.4\.1\.0 = OID: \.1\.3\.6\.1\.2\.1\.236\.0\.(\d+)\b`)
 
-// kinds are the last numbers of the notifications, in order.
-func (l *trapLog) kinds() (list []int) {
-	for _, m := range trapOID.FindAllStringSubmatch(l.String(), -1) {
+// kinds are the last numbers of the notifications in text, in order.
+func kinds(text string) (list []int) {
+	for _, m := range trapOID.FindAllStringSubmatch(text, -1) {
 		n, _ := strconv.Atoi(m[1])
 		list = append(list, n)
 	}
 	return list
-}
-
-// snmptrapd starts net-snmp's receiver of notifications.
-func snmptrapd(t *testing.T) *trapLog {
-	t.Helper()
-	bin := testenv.Tool(t, "snmptrapd")
-	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &trapLog{addr: c.LocalAddr().String()}
-	c.Close()
-	dir := t.TempDir()
-	conf := filepath.Join(dir, "snmptrapd.conf")
-	if err := os.WriteFile(conf, []byte("disableAuthorization yes\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(bin, "-f", "-Lo", "-On", "-C", "-c", conf, "udp:"+l.addr)
-	cmd.Env = append(os.Environ(), "MIBS=", "MIBDIRS="+dir, "SNMP_PERSISTENT_DIR="+filepath.Join(dir, "state"))
-	cmd.Stdout, cmd.Stderr = l, l
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-		if t.Failed() {
-			t.Logf("snmptrapd:\n%s", l)
-		}
-	})
-	harness.WaitFor(t, "snmptrapd", func() bool { return strings.Contains(l.String(), "NET-SNMP version") })
-	return l
 }
 
 // A real snmptrapd receives each notification that a VM of vmd can cause, per VM
@@ -97,9 +39,9 @@ func TestSNMPNotifications(t *testing.T) {
 	const running, shuttingDown, shutdown, paused, crashed, deleted, bulk = 1, 2, 3, 4, 9, 10, 10
 	await := func(kind int) {
 		t.Helper()
-		harness.WaitFor(t, fmt.Sprintf("notification %d", kind), func() bool { return slices.Contains(h.traps.kinds(), kind) })
+		harness.WaitFor(t, fmt.Sprintf("notification %d", kind), func() bool { return slices.Contains(kinds(h.traps.Text()), kind) })
 	}
-	if got := h.traps.kinds(); len(got) > 0 {
+	if got := kinds(h.traps.Text()); len(got) > 0 {
 		t.Errorf("VMs that were there at the start cause %v", got)
 	}
 	h.vmd.Vmctl("start", "vm")
@@ -126,7 +68,7 @@ func TestSNMPNotifications(t *testing.T) {
 		fmt.Sprintf(`.236.1.4.1.6.%d = INTEGER: 4`, id), // the state that it left
 		`.236.1.11.0 = `,
 	} {
-		if !strings.Contains(h.traps.String(), want) {
+		if !strings.Contains(h.traps.Text(), want) {
 			t.Errorf("no trap with %s", want)
 		}
 	}
@@ -164,11 +106,9 @@ func TestSNMPMasterComesAndGoes(t *testing.T) {
 			}
 			// What happened in between is told.
 			harness.WaitFor(t, "the traps about b", func() bool {
-				return strings.Count(h.traps.String(), fmt.Sprintf("236.1.4.1.6.%d = INTEGER: ", b.ID)) >= 2
+				return strings.Count(h.traps.Text(), fmt.Sprintf("236.1.4.1.6.%d = INTEGER: ", b.ID)) >= 2
 			})
-			h.traps.mu.Lock()
-			h.traps.text.Reset()
-			h.traps.mu.Unlock()
+			h.traps.Reset()
 		})
 	}
 }

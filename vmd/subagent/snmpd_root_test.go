@@ -58,7 +58,7 @@ type testHost struct {
 	role   *privsep.Child
 	end    func() // of the role
 	client *gosnmp.GoSNMP
-	sink   net.PacketConn // where traps go
+	traps  chan []byte // what snmpd sent
 
 	mu     sync.Mutex
 	config vmop.SNMPConfig
@@ -74,7 +74,8 @@ func newHost(t testing.TB, config vmop.SNMPConfig, lines ...string) *testHost {
 	}
 	t.Cleanup(func() { sink.Close() })
 	lines = append(lines, "trap2sink "+sink.LocalAddr().String()+" public")
-	h := &testHost{t: t, sink: sink, snmpd: testenv.Snmpd(t, lines...), config: config}
+	h := &testHost{t: t, traps: make(chan []byte, 10000), snmpd: testenv.Snmpd(t, lines...), config: config}
+	go receive(sink, h.traps)
 	h.dial = h.snmpd.Socket
 	h.spawn()
 	h.client = h.manager("private")
@@ -255,17 +256,30 @@ func (h *testHost) await(want string) {
 	h.t.Fatalf("got %s, want %s", got, want)
 }
 
+// receive reads packets as they come: a socket has no room for many.
+func receive(sink net.PacketConn, to chan<- []byte) {
+	for {
+		buf := make([]byte, 2000)
+		n, _, err := sink.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		to <- buf[:n]
+	}
+}
+
 // trap returns the next trap about VMs: its last two arcs and its objects.
 func (h *testHost) trap() string {
 	h.t.Helper()
-	buf := make([]byte, 2000)
-	h.sink.SetReadDeadline(time.Now().Add(60 * time.Second))
+	late := time.After(60 * time.Second)
 	for {
-		n, _, err := h.sink.ReadFrom(buf)
-		if err != nil {
-			h.t.Fatal(err)
+		var packet []byte
+		select {
+		case packet = <-h.traps:
+		case <-late:
+			h.t.Fatal("no trap")
 		}
-		p, err := (&gosnmp.GoSNMP{Version: gosnmp.Version2c}).SnmpDecodePacket(buf[:n])
+		p, err := (&gosnmp.GoSNMP{Version: gosnmp.Version2c}).SnmpDecodePacket(packet)
 		if err != nil {
 			h.t.Fatal(err)
 		}
