@@ -217,6 +217,33 @@ func TestResponderDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// A guest that asks and does not read is answered a few times, and fills nothing.
+func TestResponderFlooded(t *testing.T) {
+	r := Respond(silent{newFakeLink()}, testConfig)
+	flood := [][][]byte{
+		pieces([headerLen]byte{}, from(options(kind(msgDiscover))).frame(), 4096),
+		pieces([headerLen]byte{}, from(options(kind(msgRequest), requestedIP(10, 0, 0, 1))).frame(), 7),
+		pieces([headerLen]byte{}, from(options(kind(msgDecline))).frame(), 4096),
+		pieces([headerLen]byte{}, from([]byte{99, 130, 83, 99, 53, 255, 50, 255}).frame(), 4096),
+	}
+	if n := testing.AllocsPerRun(1000, func() {
+		for _, f := range flood {
+			if err := r.WriteFrame(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	answers, in := 0, [][]byte{make([]byte, 2000)}
+	for n, _ := r.ReadFrame(in, false); n != 0; n, _ = r.ReadFrame(in, false) {
+		answers++
+	}
+	if answers != maxWaiting {
+		t.Errorf("%d answers waited, want %d", answers, maxWaiting)
+	}
+}
+
 // silent does not keep what is written.
 type silent struct{ *fakeLink }
 
