@@ -10,12 +10,16 @@ import (
 	"vmd/hv/virtio/virtiotest"
 )
 
+var victim = virtiotest.Victim{
+	Slot: pci.SlotBalloon,
+	New:  func(_ testing.TB, h *virtiotest.Host) virtio.Device { return viomb.New(h.Mem, nil) },
+}
+
 func TestHostileGuest(t *testing.T) {
-	v := virtiotest.Victim{
-		Slot: pci.SlotBalloon,
-		New:  func(_ *testing.T, h *virtiotest.Host) virtio.Device { return viomb.New(h.Mem, nil) },
-	}
-	v.Attack(t)
+	victim.Attack(t)
+	v := victim
 	v.Legacy, v.Options.Interface = true, virtiopci.Transitional
 	t.Run("legacy", v.Attack)
 }
+
+func FuzzRestore(f *testing.F) { victim.FuzzRestore(f) }

@@ -17,17 +17,21 @@ func quietWire() *wire {
 	return w
 }
 
+var victim = virtiotest.Victim{
+	Slot: pci.SlotNIC,
+	New: func(testing.TB, *virtiotest.Host) virtio.Device {
+		return vionet.New(vionet.Config{MAC: mac}, quietWire(), quietWire())
+	},
+	// A receive queue is looked into when a frame comes, the second pair
+	// when the guest has asked for it.
+	Idle: func(i int) bool { return i == 0 || i == 2 },
+}
+
 func TestHostileGuest(t *testing.T) {
-	v := virtiotest.Victim{
-		Slot: pci.SlotNIC,
-		New: func(*testing.T, *virtiotest.Host) virtio.Device {
-			return vionet.New(vionet.Config{MAC: mac}, quietWire(), quietWire())
-		},
-		// A receive queue is looked into when a frame comes, the second pair
-		// when the guest has asked for it.
-		Idle: func(i int) bool { return i == 0 || i == 2 },
-	}
-	v.Attack(t)
+	victim.Attack(t)
+	v := victim
 	v.Legacy, v.Options.Interface = true, virtiopci.Transitional
 	t.Run("legacy", v.Attack)
 }
+
+func FuzzRestore(f *testing.F) { victim.FuzzRestore(f) }

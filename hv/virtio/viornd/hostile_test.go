@@ -10,12 +10,16 @@ import (
 	"vmd/hv/virtio/virtiotest"
 )
 
+var victim = virtiotest.Victim{
+	Slot: pci.SlotRNG,
+	New:  func(testing.TB, *virtiotest.Host) virtio.Device { return viornd.New() },
+}
+
 func TestHostileGuest(t *testing.T) {
-	v := virtiotest.Victim{
-		Slot: pci.SlotRNG,
-		New:  func(*testing.T, *virtiotest.Host) virtio.Device { return viornd.New() },
-	}
-	v.Attack(t)
+	victim.Attack(t)
+	v := victim
 	v.Legacy, v.Options.Interface = true, virtiopci.Transitional
 	t.Run("legacy", v.Attack)
 }
+
+func FuzzRestore(f *testing.F) { victim.FuzzRestore(f) }

@@ -18,7 +18,7 @@ const hostileRAM = 4 << 20
 type Victim struct {
 	Slot    int
 	Options virtiopci.Options // of the function; Warn is Attack's
-	New     func(t *testing.T, h *Host) virtio.Device
+	New     func(t testing.TB, h *Host) virtio.Device
 	// Legacy attacks through the legacy interface.
 	Legacy bool
 	// Idle says that the device does not look into queue i until something
@@ -45,6 +45,7 @@ func (v Victim) Attack(t *testing.T) {
 			}
 		})
 	}
+	t.Run("states that were edited", v.edited)
 	for _, a := range deviceAttacks {
 		t.Run(a.name, func(t *testing.T) {
 			f := v.fresh(t)

@@ -10,11 +10,13 @@ import (
 	"vmd/hv/virtio/vmmci"
 )
 
-func TestHostileGuest(t *testing.T) {
-	virtiotest.Victim{
-		Slot:    pci.SlotVMMCI,
-		Options: virtiopci.Options{Interface: virtiopci.Legacy, ID: vmmci.ID},
-		Legacy:  true,
-		New:     func(*testing.T, *virtiotest.Host) virtio.Device { return vmmci.New(vmmci.Config{}) },
-	}.Attack(t)
+var victim = virtiotest.Victim{
+	Slot:    pci.SlotVMMCI,
+	Options: virtiopci.Options{Interface: virtiopci.Legacy, ID: vmmci.ID},
+	Legacy:  true,
+	New:     func(testing.TB, *virtiotest.Host) virtio.Device { return vmmci.New(vmmci.Config{}) },
 }
+
+func TestHostileGuest(t *testing.T) { victim.Attack(t) }
+
+func FuzzRestore(f *testing.F) { victim.FuzzRestore(f) }
