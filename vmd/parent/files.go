@@ -84,7 +84,7 @@ func (k *kind) open(path string) (*os.File, error) {
 		return nil, &coded{k.code, fmt.Errorf("open %s %q: %w", k.what, path, err)}
 	}
 	f := os.NewFile(uintptr(fd), path)
-	if err := k.check(f, k.block); err != nil {
+	if err := k.check(f, path, k.block); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -107,11 +107,12 @@ func (k *kind) take(f *os.File, path string, root bool) error {
 		// With O_APPEND a write goes to the end, whatever its offset (pwrite(2)).
 		return &coded{k.code, fmt.Errorf("%s %q: the descriptor has O_APPEND or O_DIRECT", k.what, path)}
 	}
-	return k.check(f, k.block && root)
+	return k.check(f, path, k.block && root)
 }
 
-// check is what both have in common: the type, and the lock.
-func (k *kind) check(f *os.File, block bool) error {
+// check is what both have in common: the type, and the lock. A descriptor that
+// was passed does not know its path.
+func (k *kind) check(f *os.File, path string, block bool) error {
 	st, err := f.Stat()
 	if err != nil {
 		return &coded{k.code, fmt.Errorf("%s: %w", k.what, err)}
@@ -119,16 +120,16 @@ func (k *kind) check(f *os.File, block bool) error {
 	mode := st.Mode()
 	isBlock := mode.Type() == fs.ModeDevice
 	if !mode.IsRegular() && !(block && isBlock) {
-		return code(k.code, "%s %q: it is not a regular file", k.what, f.Name())
+		return code(k.code, "%s %q: it is not a regular file", k.what, path)
 	}
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFL, 0); err != nil { // no O_NONBLOCK from here on
 		return &coded{k.code, fmt.Errorf("%s: %w", k.what, err)}
 	}
-	return k.lock(f)
+	return k.lock(f, path)
 }
 
 // lock locks f for as long as any copy of the descriptor is open.
-func (k *kind) lock(f *os.File) error {
+func (k *kind) lock(f *os.File, path string) error {
 	how := unix.LOCK_NB | unix.LOCK_EX
 	switch {
 	case k.share:
@@ -138,10 +139,10 @@ func (k *kind) lock(f *os.File) error {
 	}
 	err := unix.Flock(int(f.Fd()), how)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return code(vmop.ErrDiskLocked, "%s %q: it is in use by another VM or program", k.what, f.Name())
+		return code(vmop.ErrDiskLocked, "%s %q: it is in use by another VM or program", k.what, path)
 	}
 	if err != nil {
-		return &coded{k.code, fmt.Errorf("lock %s %q: %w", k.what, f.Name(), err)}
+		return &coded{k.code, fmt.Errorf("lock %s %q: %w", k.what, path, err)}
 	}
 	return nil
 }

@@ -81,7 +81,7 @@ func (o *opener) makeDisk(name, path string, d *vmop.GuestDisk) error {
 		err = f.Truncate(d.Size)
 	}
 	if err == nil {
-		err = diskFile.lock(f)
+		err = diskFile.lock(f, path)
 	}
 	if err != nil {
 		return &coded{vmop.ErrDisk, fmt.Errorf("make disk %q: %w", path, err)}
