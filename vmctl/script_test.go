@@ -27,11 +27,19 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// TestScript runs the files of testdata/script, each with a vmd of its own that
-// listens at $VMD_SOCKET. What a script can do with it, vmdCommand says.
+// TestScript runs the files of testdata/script and testdata/common, each with a
+// vmd of its own that listens at $VMD_SOCKET. What a script can do with it,
+// vmdCommand says. Those of testdata/common are run against a real vmd as well,
+// by package e2e/small.
 func TestScript(t *testing.T) {
+	for _, dir := range []string{"script", "common"} {
+		t.Run(dir, func(t *testing.T) { runScripts(t, "testdata/"+dir) })
+	}
+}
+
+func runScripts(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
-		Dir:           "testdata/script",
+		Dir:           dir,
 		UpdateScripts: *update,
 		Setup: func(e *testscript.Env) error {
 			path := filepath.Join(e.WorkDir, "s")
@@ -148,6 +156,12 @@ func parseVM(args []string) (vmop.VM, error) {
 			return vm, fmt.Errorf("%s: %w", a, err)
 		}
 	}
+	switch vm.State {
+	case vmop.Running, vmop.Paused, vmop.Stopping:
+		if vm.PID == 0 {
+			vm.PID, vm.TTY, vm.Resident, vm.Started = 1000+int(id), fmt.Sprintf("/dev/pts/%d", id), 5<<20, int64(id)
+		}
+	}
 	return vm, nil
 }
 
@@ -160,6 +174,8 @@ func setField(vm *vmop.VM, arg string) error {
 		return nil
 	case "exit":
 		vm.LastExit = value
+		return nil
+	case "kernel", "owner": // of the real vmd's guests
 		return nil
 	case "changes":
 		vm.Changed, vm.Changes = true, words

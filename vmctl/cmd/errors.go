@@ -159,7 +159,7 @@ func reason(err error) string {
 }
 
 func withDetail(words string, e *client.Error) string {
-	if d := plain(e.Detail); d != "" {
+	if d := plain(e.Detail); d != "" && !strings.EqualFold(d, words) {
 		return words + ": " + d
 	}
 	return words
