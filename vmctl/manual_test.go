@@ -31,7 +31,7 @@ func TestManualHasEveryCommand(t *testing.T) {
 	}
 	manual := string(b)
 	for _, name := range []string{
-		"completion", "console", "create", "load", "log", "pause", "reload", "reset", "restart", "show", "start", "stats", "status",
+		"completion", "console", "create", "load", "log", "pause", "receive", "reload", "reset", "restart", "send", "show", "start", "stats", "status",
 		"stop", "unpause", "wait",
 	} {
 		if !strings.Contains(manual, "\n.It Cm "+name+"\n") && !strings.Contains(manual, "\n.It Cm "+name+" ") &&

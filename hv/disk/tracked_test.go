@@ -41,10 +41,12 @@ func (r *ram) WriteAtV(bufs [][]byte, off int64) error {
 	return r.fail
 }
 
-func (r *ram) WriteZeroes(off, n int64, _ bool) error { return r.WriteAtV([][]byte{make([]byte, n)}, off) }
-func (r *ram) Discard(off, n int64) error             { return r.WriteZeroes(off, n, true) }
-func (r *ram) Flush() error                           { return nil }
-func (r *ram) Close() error                           { return nil }
+func (r *ram) WriteZeroes(off, n int64, _ bool) error {
+	return r.WriteAtV([][]byte{make([]byte, n)}, off)
+}
+func (r *ram) Discard(off, n int64) error { return r.WriteZeroes(off, n, true) }
+func (r *ram) Flush() error               { return nil }
+func (r *ram) Close() error               { return nil }
 
 func take(t *Tracked) (blocks []int64) {
 	for off := int64(0); ; {

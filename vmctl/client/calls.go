@@ -109,6 +109,18 @@ func (c *Client) Console(ctx context.Context, r vmop.ConsoleRequest) (net.Conn, 
 	return conn, res, nil
 }
 
+// Send moves a VM to another host by way of stream, a socket that is taken over:
+// PROTOCOL.md says what goes through it. It returns when the guest has gone, or
+// is known not to have.
+func (c *Client) Send(ctx context.Context, r vmop.SendRequest, stream *os.File) (vmop.Result, error) {
+	return c.simple(ctx, vmop.Send, r, stream)
+}
+
+// Receive takes in a guest that comes by way of stream.
+func (c *Client) Receive(ctx context.Context, r vmop.ReceiveRequest, stream *os.File) (vmop.Result, error) {
+	return c.simple(ctx, vmop.Receive, r, stream)
+}
+
 // Log sets how much vmd logs.
 func (c *Client) Log(ctx context.Context, verbose bool) error {
 	_, err := c.simple(ctx, vmop.Log, vmop.LogRequest{Verbose: verbose})

@@ -123,7 +123,7 @@ func options(c *cobra.Command) []candidate {
 // values are what an option of c can have.
 func (k *completer) values(c *cobra.Command, f *pflag.Flag) []candidate {
 	switch c.Name() + " " + f.Name {
-	case "start boot", "start initrd", "start cdrom", "start disk", "create base", "create input":
+	case "start boot", "start initrd", "start cdrom", "start disk", "create base", "create input", "receive disk":
 		return files
 	case "start boot-device":
 		return plainWords("disk", "cdrom", "net")
@@ -153,7 +153,9 @@ func (k *completer) operand(c *cobra.Command, n int) []candidate {
 		return plainWords("bash", "fish", "zsh")
 	case "start":
 		return k.vms(func(v *vmop.VM) bool { return v.PID == 0 })
-	case "console", "pause", "stats", "stop":
+	case "receive":
+		return k.vms(func(v *vmop.VM) bool { return v.PID == 0 })
+	case "console", "pause", "send", "stats", "stop":
 		return k.vms(func(v *vmop.VM) bool { return v.PID != 0 })
 	case "unpause":
 		return k.vms(func(v *vmop.VM) bool { return v.State == vmop.Paused })

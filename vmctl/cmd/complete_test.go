@@ -20,7 +20,7 @@ func TestComplete(t *testing.T) {
 	for _, tt := range []struct{ words, want string }{
 		{"co", "completion console"},
 		{"-v st", "start stats status stop"},
-		{"", "completion console create load log pause reload reset restart show start stats status stop unpause wait"},
+		{"", "completion console create load log pause receive reload reset restart send show start stats status stop unpause wait"},
 		{"nosuch ", ""},
 		{"re x", ""}, // ambiguous
 		{"stop w", "web"},

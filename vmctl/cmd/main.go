@@ -125,8 +125,8 @@ func (t *tool) root() *cobra.Command {
 	root.SetErr(t.err)
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	for _, c := range []*cobra.Command{
-		t.completionCmd(), t.consoleCmd(), t.createCmd(), t.loadCmd(), t.logCmd(), t.pauseCmd(), t.reloadCmd(), t.resetCmd(),
-		t.restartCmd(), t.showCmd(), t.startCmd(), t.statsCmd(), t.statusCmd(), t.stopCmd(), t.unpauseCmd(), t.waitCmd(),
+		t.completionCmd(), t.consoleCmd(), t.createCmd(), t.loadCmd(), t.logCmd(), t.pauseCmd(), t.receiveCmd(), t.reloadCmd(),
+		t.resetCmd(), t.restartCmd(), t.sendCmd(), t.showCmd(), t.startCmd(), t.statsCmd(), t.statusCmd(), t.stopCmd(), t.unpauseCmd(), t.waitCmd(),
 	} {
 		t.adopt(c)
 		root.AddCommand(c)
@@ -175,7 +175,7 @@ func flagError(c *cobra.Command, err error) error {
 // looks like one there is an operand.
 func operandOnly(c *cobra.Command) bool {
 	switch c.Name() {
-	case "console", "pause", "unpause", "wait":
+	case "console", "pause", "receive", "send", "unpause", "wait":
 		return true
 	}
 	return false

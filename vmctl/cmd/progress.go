@@ -15,6 +15,8 @@ type progress struct {
 	w     io.Writer
 	total int64
 	shown time.Time
+	rate  bool // show how fast it is, too
+	begun time.Time
 }
 
 // progressPause is the least time from one change of the picture to the next.
@@ -25,7 +27,7 @@ func (t *tool) progress(total int64) *progress {
 	if t.verbose || total == 0 || !onTerminal(t.err) {
 		return &progress{}
 	}
-	return &progress{w: t.err, total: total}
+	return &progress{w: t.err, total: total, begun: time.Now()}
 }
 
 // at shows that done bytes are done.
@@ -35,7 +37,11 @@ func (p *progress) at(done int64) {
 	}
 	if now := time.Now(); now.Sub(p.shown) >= progressPause {
 		p.shown = now
-		fmt.Fprint(p.w, "\r"+bar(done, p.total))
+		text := bar(min(done, p.total), p.total)
+		if p.rate {
+			text = withRate(text, done, now.Sub(p.begun)) + "\x1b[K"
+		}
+		fmt.Fprint(p.w, "\r"+text)
 	}
 }
 

@@ -47,7 +47,7 @@ func (t *tool) stopForRestart(ctx context.Context, ref vmop.Ref, o stopOptions) 
 	}
 	switch {
 	case len(vms) != 1:
-		return startFailed(&client.Error{Request: vmop.Start, Result: vmop.Result{Code: vmop.ErrNotFound}})
+		return startFailed("start", &client.Error{Request: vmop.Start, Result: vmop.Result{Code: vmop.ErrNotFound}})
 	case !vms[0].Persistent:
 		return errors.New("cannot restart a vm that is not in the configuration: it would be forgotten when stopped")
 	case vms[0].PID == 0:

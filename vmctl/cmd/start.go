@@ -156,7 +156,7 @@ func (t *tool) start(ctx context.Context, ref vmop.Ref, o *startOptions) error {
 	req.Files = files.names
 	res, err := c.Start(ctx, *req, files.take()...)
 	if err != nil {
-		return startFailed(err)
+		return startFailed("start", err)
 	}
 	if o.console {
 		return t.attach(ctx, c, consoleOptions{vm: vmop.Ref{ID: res.ID}})
@@ -169,8 +169,9 @@ func (t *tool) start(ctx context.Context, ref vmop.Ref, o *startOptions) error {
 	return nil
 }
 
-// startFailed is the message for an answer to start other than yes.
-func startFailed(err error) error {
+// startFailed is the message for an answer to start, or to another command that
+// has a VM run, other than yes.
+func startFailed(command string, err error) error {
 	if lost(err) {
 		return err
 	}
@@ -192,7 +193,7 @@ func startFailed(err error) error {
 			return because(err, "%s", withDetail("no kernel or disk/cdrom specified", e))
 		}
 	}
-	return because(err, "start vm command failed: %s", reason(err))
+	return because(err, "%s vm command failed: %s", command, reason(err))
 }
 
 // startRequest makes the request of o, with the files that go with it open.

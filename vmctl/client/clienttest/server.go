@@ -40,6 +40,7 @@ type Server struct {
 	waiting  []waiter
 	consoles []net.Conn
 	console  func(vm vmop.VM, c net.Conn)
+	stream   func(body any, c net.Conn) vmop.Result
 }
 
 // waiter is a request that is answered when a VM has stopped.
@@ -139,6 +140,14 @@ func (s *Server) OnConsole(f func(vm vmop.VM, c net.Conn)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.console = f
+}
+
+// OnStream makes f answer requests to send or to receive, whose body is given,
+// each on a goroutine of its own. c is the stream, which ends when f returns.
+func (s *Server) OnStream(f func(body any, c net.Conn) vmop.Result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stream = f
 }
 
 // Requests returns what the Server was asked since the last call.
@@ -272,7 +281,29 @@ func (s *Server) handle(conn *imsg.Conn, m *imsg.Msg) error {
 		s.set[typ] = set[1:]
 		return send(conn, vmop.Answer, m.ID, set[0])
 	}
+	if typ == vmop.Send || typ == vmop.Receive {
+		return s.move(conn, m, body)
+	}
 	return s.act(conn, m.ID, typ, body)
+}
+
+// move has what OnStream gave answer m.
+func (s *Server) move(conn *imsg.Conn, m *imsg.Msg, body any) error {
+	f, serve, id := m.TakeFile(0), s.stream, m.ID
+	if f == nil || serve == nil {
+		return send(conn, vmop.Answer, id, vmop.Result{Code: vmop.ErrInvalid, Detail: "no stream"})
+	}
+	c, err := net.FileConn(f)
+	f.Close()
+	if err != nil {
+		return err
+	}
+	go func() {
+		res := serve(body, c)
+		c.Close()
+		send(conn, vmop.Answer, id, res)
+	}()
+	return nil
 }
 
 func send(conn *imsg.Conn, typ vmop.Type, id uint64, v any, files ...*os.File) error {
@@ -286,6 +317,7 @@ func decode(typ vmop.Type, payload []byte) (any, error) {
 		vmop.Wait: &vmop.WaitRequest{}, vmop.Pause: &vmop.VMRequest{}, vmop.Unpause: &vmop.VMRequest{},
 		vmop.Console: &vmop.ConsoleRequest{}, vmop.Break: &vmop.VMRequest{}, vmop.Log: &vmop.LogRequest{},
 		vmop.Count: &vmop.StatsRequest{}, vmop.Load: &vmop.LoadRequest{}, vmop.Reload: nil, vmop.Reset: &vmop.ResetRequest{},
+		vmop.Send: &vmop.SendRequest{}, vmop.Receive: &vmop.ReceiveRequest{},
 	}
 	v, ok := kinds[typ]
 	if !ok {
