@@ -48,8 +48,10 @@ type snmpHost struct {
 func newSNMPHost(t *testing.T, options, conf string) *snmpHost {
 	h := &snmpHost{t: t, traps: testenv.Snmptrapd(t)}
 	h.snmpd = testenv.Snmpd(t, "trap2sink "+h.traps.Addr+" public")
-	h.vmd = harness.StartVMD(t, fmt.Sprintf("agentx path %q %s\nstaggered start parallel 9 delay 0\n%s",
-		h.snmpd.Socket, options, conf))
+	if !strings.Contains(conf, "staggered start") {
+		conf = "staggered start parallel 9 delay 0\n" + conf
+	}
+	h.vmd = harness.StartVMD(t, fmt.Sprintf("agentx path %q %s\n%s", h.snmpd.Socket, options, conf))
 	return h
 }
 
