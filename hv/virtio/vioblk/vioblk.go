@@ -1,8 +1,9 @@
 // Package vioblk is the virtio block device (virtio 1.3, 5.2) on a disk.Image.
 //
-// Each queue has a goroutine of its own that carries requests out one after the
-// other, straight from and into guest memory. A slow disk delays its own guest's
-// requests and nothing else.
+// Each queue has a goroutine of its own. It carries requests out straight from
+// and into guest memory, one after the other as long as the host has what they
+// want in its cache, and with the help of others when storage is slow. A slow
+// disk delays its own guest's requests and nothing else.
 package vioblk
 
 import (
@@ -48,6 +49,7 @@ type Device struct {
 	epoch    time.Time
 
 	workers []*virtio.Worker // while active
+	servers []*server
 }
 
 // New makes a block device of img, which stays the caller's: close it after the
@@ -112,12 +114,10 @@ func (d *Device) WriteConfig(uint64, []byte) {}
 
 // Activate implements virtio.Device.
 func (d *Device) Activate(features uint64, qs []*virtio.Queue, _ virtio.Transport) error {
-	l := limits{sectors: d.sectors(), features: features, readOnly: d.readOnly}
 	for _, q := range qs {
 		if q != nil {
-			// virtio 1.3, 5.2.6.2: without FLUSH the driver takes the
-			// device for write-through.
-			s := &server{d: d, q: q, limits: l, through: features&VIRTIO_BLK_F_FLUSH == 0}
+			s := newServer(d, q, features)
+			d.servers = append(d.servers, s)
 			d.workers = append(d.workers, q.Start(s.serve, nil))
 		}
 	}
@@ -126,16 +126,18 @@ func (d *Device) Activate(features uint64, qs []*virtio.Queue, _ virtio.Transpor
 
 // Reset implements virtio.Device. It waits for requests that are on their way.
 func (d *Device) Reset() {
-	for _, w := range d.workers {
+	for k, w := range d.workers {
 		w.Stop()
+		d.servers[k].crew.end()
 	}
-	d.workers = nil
+	d.workers, d.servers = nil, nil
 }
 
 // Pause implements virtio.Device.
 func (d *Device) Pause() {
-	for _, w := range d.workers {
+	for k, w := range d.workers {
 		w.Pause()
+		d.servers[k].crew.settle() // it is settled, unless the queue is broken
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"vmd/hv/pci"
 	"vmd/hv/virtio"
 	"vmd/hv/virtio/vioblk"
+	"vmd/hv/virtio/virtiopci"
 	"vmd/hv/virtio/virtiotest"
 )
 
@@ -49,6 +50,7 @@ func image(t testing.TB, readOnly bool) *disk.Raw {
 type guest struct {
 	*virtiotest.Driver
 	t    testing.TB
+	fn   *virtiopci.Function
 	q    *virtiotest.Queue
 	head mem.GPA // a request header
 	stat mem.GPA // a status
@@ -67,7 +69,7 @@ func boot(t testing.TB, img disk.Image, cfg vioblk.Config, features uint64, warn
 		t.Fatal(err)
 	}
 	h := virtiotest.NewHost(t, 8<<20)
-	h.Plug(pci.SlotDisk, dev, warn)
+	g.fn = h.Plug(pci.SlotDisk, dev, warn)
 	g.Driver = virtiotest.NewDriver(h, pci.SlotDisk)
 	g.start(features)
 	return g
