@@ -1,5 +1,5 @@
 // Package diskload is what guests do to their disks in tests and measurements,
-// and what the host knows about it. Guests have the program of package cmd in
+// and what the host knows about it. Guests have the program of package diskload/diskload in
 // their initrd:
 //
 //	diskload time DEVICE             jobs of fixed size, with how long each took

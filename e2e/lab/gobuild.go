@@ -13,10 +13,10 @@ import (
 // programs are what users install, and what tests have guests run: folder of
 // the package, path in the machine.
 var programs = map[string]string{
-	"vmd":              "/usr/sbin/vmd",
-	"vmctl":            "/usr/sbin/vmctl",
-	"e2e/traffic":      "/usr/sbin/traffic",
-	"e2e/diskload/cmd": "/usr/sbin/diskload",
+	"vmd":                   "/usr/sbin/vmd",
+	"vmctl":                 "/usr/sbin/vmctl",
+	"e2e/traffic":           "/usr/sbin/traffic",
+	"e2e/diskload/diskload": "/usr/sbin/diskload",
 }
 
 // ModuleRoot returns the folder with go.mod, from the working folder upwards.

@@ -1,4 +1,4 @@
-// Diskload is package diskload as a program of guests.
+// Diskload is package vmd/e2e/diskload as a program of guests.
 package main
 
 import (
