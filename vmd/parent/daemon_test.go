@@ -370,12 +370,13 @@ func TestDialMaster(t *testing.T) {
 // FuzzRequest: whatever control passes on gets exactly one answer.
 func FuzzRequest(f *testing.F) {
 	for _, v := range []any{vmop.ListRequest{}, vmop.StartRequest{VM: vmNamed("x"), Files: []string{"kernel"}},
-		vmop.StopRequest{VM: vmNamed("x"), Wait: true}, vmop.ResetRequest{VMs: true}, vmop.LoadRequest{Path: "x"}} {
+		vmop.StopRequest{VM: vmNamed("x"), Wait: true}, vmop.ResetRequest{VMs: true}, vmop.LoadRequest{Path: "x"},
+		vmop.SendRequest{VM: vmNamed("x")}, vmop.ReceiveRequest{Name: "y"}} {
 		raw, err := imsg.Marshal(v)
 		if err != nil {
 			f.Fatal(err)
 		}
-		for t := vmop.List; t <= vmop.Reset; t++ {
+		for t := vmop.List; t <= vmop.Receive; t++ {
 			f.Add(uint16(t), uint32(0), raw)
 			f.Add(uint16(t), uint32(1000), raw)
 		}
