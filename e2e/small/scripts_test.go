@@ -46,16 +46,19 @@ type scriptHost struct {
 // newScriptHost starts a vmd without VMs.
 func newScriptHost(t *testing.T) *scriptHost {
 	t.Helper()
-	dir := harness.Dir(t)
-	h := &scriptHost{t: t, kernels: map[string]string{}}
+	return &scriptHost{t: t, kernels: tinyKernels(t), vmd: harness.StartVMD(t, "")}
+}
+
+// tinyKernels writes what scripts have guests of, by name.
+func tinyKernels(t *testing.T) map[string]string {
+	t.Helper()
+	dir, kernels := harness.Dir(t), map[string]string{}
 	for name, code := range map[string][]byte{
-		"obey": harness.TinyObey, "patient": harness.TinyPatient, "deaf": harness.TinyHalt,
-		"off": harness.TinyPowerOff, "fault": harness.TinyFault,
+		"obey": harness.TinyObey, "patient": harness.TinyPatient, "fault": harness.TinyFault,
 	} {
-		h.kernels[name] = harness.Tiny(t, dir, name, "tiny\n", code)
+		kernels[name] = harness.Tiny(t, dir, name, "tiny\n", code)
 	}
-	h.vmd = harness.StartVMD(t, "")
-	return h
+	return kernels
 }
 
 func runScript(t *testing.T, script string) {
@@ -71,12 +74,6 @@ func runScript(t *testing.T, script string) {
 				e.Setenv("KERNEL_"+name, path)
 			}
 			return nil
-		},
-		Condition: func(cond string) (bool, error) {
-			if cond == "real" {
-				return true, nil
-			}
-			return false, fmt.Errorf("no condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"vmd": h.vmdCommand, "as": h.asCommand, "await": h.awaitCommand,
@@ -224,6 +221,22 @@ func (h *scriptHost) awaitCommand(ts *testscript.TestScript, neg bool, args []st
 		return
 	}
 	h.vmd.Await(args[0], args[1])
+}
+
+// Several may look at a console; each comes to its end when the VM does.
+func TestConsolesEndWithTheVM(t *testing.T) {
+	dir := setUp(t)
+	d := harness.StartVMD(t, echoing(t, dir, "a"))
+	d.Await("a", "running")
+	first, second := d.Console("a"), d.Console("a")
+	first.Say("for both")
+	first.Expect("for both")
+	second.Expect("for both")
+	d.Vmctl("stop", "-f", "a")
+	for _, c := range []*harness.Console{first, second} {
+		c.Expect("[EOT]\n")
+		c.Ended()
+	}
 }
 
 // The request of a wait may come after what it waits for, and is then refused;
