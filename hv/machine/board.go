@@ -13,6 +13,12 @@ type board struct {
 	uart *chipset.UART
 	rtc  *chipset.RTC
 	pm   *chipset.PM
+
+	post   chipset.PostCode
+	a20    *chipset.Port92
+	reset  *chipset.ResetControl
+	panics *chipset.PVPanic
+	fwcfg  *chipset.FWCfg // nil for a kernel
 }
 
 // close stops what timers the parts have.
@@ -54,24 +60,27 @@ func (m *Machine) addBoard() error {
 		PowerOff:   func() { m.end(PowerOff, nil) },
 		ButtonSeen: m.cfg.ButtonSeen,
 	})
-	panicked := chipset.NewPVPanic(func(p chipset.Panic) {
+	m.board.a20 = chipset.NewPort92(reset)
+	m.board.reset = chipset.NewResetControl(reset)
+	m.board.panics = chipset.NewPVPanic(func(p chipset.Panic) {
 		if p&chipset.Panicked != 0 {
 			m.cfg.Panicked()
 		}
 	})
-	m.windows = pciWindows(m.cfg.Memory, physBits(m.cpuid))
+	m.physBits = physBits(m.cpuid)
+	m.windows = pciWindows(m.cfg.Memory, m.physBits)
 	m.pci = pci.NewBus(host{m}, m.windows)
 	return errors.Join(
 		m.port(0x00, 0x10, chipset.Absent{}), // DMA controllers
 		m.port(chipset.RTCPort, chipset.RTCSize, m.board.rtc),
-		m.port(chipset.PostPort, 1, &chipset.PostCode{}),
+		m.port(chipset.PostPort, 1, &m.board.post),
 		m.port(0xc0, 0x20, chipset.Absent{}),
 		m.port(chipset.I8042Port, 1, chipset.NewI8042(reset)),
-		m.port(chipset.FastA20, 1, chipset.NewPort92(reset)),
+		m.port(chipset.FastA20, 1, m.board.a20),
 		m.port(chipset.COM1, chipset.UARTSize, m.board.uart),
-		m.port(chipset.PVPanicPort, 1, panicked),
+		m.port(chipset.PVPanicPort, 1, m.board.panics),
 		m.port(chipset.PMBase, chipset.PMSize, m.board.pm),
-		m.pci.MapConfig(chipset.NewResetControl(reset)),
+		m.pci.MapConfig(m.board.reset),
 		m.pci.AddHostBridge(),
 	)
 }

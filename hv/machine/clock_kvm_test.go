@@ -8,8 +8,6 @@ import (
 	"vmd/internal/testenv"
 )
 
-const msrTSC = 0x10
-
 func tsc(t *testing.T, v *vcpu) int64 {
 	t.Helper()
 	r := []kvm.MSR{{Index: msrTSC}}

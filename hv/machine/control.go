@@ -55,16 +55,22 @@ func (m *Machine) vcpuDone(v *vcpu) {
 func (m *Machine) Pause() error {
 	m.ctl.Lock()
 	defer m.ctl.Unlock()
-	news, err := m.park()
+	_, err := m.pause()
+	return err
+}
+
+// pause is Pause for who has ctl, and says whether the machine ran before.
+func (m *Machine) pause() (news bool, err error) {
+	news, err = m.park()
 	if err != nil || !news {
-		return err
+		return news, err
 	}
 	m.drainPorts()
 	for _, f := range m.virtio {
 		f.Pause()
 	}
 	m.stopClocks()
-	return nil
+	return true, nil
 }
 
 // park stops the vCPUs, and says whether they ran before.
@@ -94,6 +100,14 @@ func (m *Machine) park() (news bool, err error) {
 func (m *Machine) Resume() error {
 	m.ctl.Lock()
 	defer m.ctl.Unlock()
+	if m.moving {
+		return errMoving
+	}
+	return m.resume()
+}
+
+// resume is Resume for who has ctl.
+func (m *Machine) resume() error {
 	if p := m.current(); p == running {
 		return nil
 	} else if p != paused {

@@ -32,6 +32,7 @@ const firmwareSlot = 2
 
 // lowCopy is how much of the firmware, from its end, a PC shows below 1 MiB too.
 const (
+	romPage    = 4096
 	lowCopy    = 128 << 10
 	lowCopyEnd = mem.GPA(1 << 20)
 )
@@ -62,18 +63,28 @@ func (m *Machine) loadFirmware(f boot.Image, dev BootDevice) error {
 	if err := m.mapFirmware(f); err != nil {
 		return fmt.Errorf("firmware: %w", err)
 	}
+	m.bootDevice = dev
+	if err := m.addFirmwareParts(); err != nil {
+		return err
+	}
+	return m.setSignatures(openBSDFirst)
+}
+
+// addFirmwareParts adds what only firmware looks at. It comes after the last
+// AddVirtio.
+func (m *Machine) addFirmwareParts() error {
 	if err := m.pci.AddSouthBridge(); err != nil {
 		return err
 	}
-	files, err := m.firmwareFiles(dev)
+	files, err := m.firmwareFiles(m.bootDevice)
 	if err != nil {
 		return err
 	}
-	cfg, err := chipset.NewFWCfg(chipset.FWCfgConfig{Mem: m.mem, UUID: m.cfg.UUID, CPUs: m.cfg.CPUs, Files: files})
+	m.board.fwcfg, err = chipset.NewFWCfg(chipset.FWCfgConfig{Mem: m.mem, UUID: m.cfg.UUID, CPUs: m.cfg.CPUs, Files: files})
 	if err != nil {
 		return err
 	}
-	if err := m.port(chipset.FWCfgPort, chipset.FWCfgSize, cfg); err != nil {
+	if err := m.port(chipset.FWCfgPort, chipset.FWCfgSize, m.board.fwcfg); err != nil {
 		return err
 	}
 	if m.cfg.FirmwareLog != nil {
@@ -81,7 +92,7 @@ func (m *Machine) loadFirmware(f boot.Image, dev BootDevice) error {
 			return err
 		}
 	}
-	return m.setSignatures(openBSDFirst)
+	return nil
 }
 
 // mapFirmware puts the image where it ends at 4 GiB, and its end where it ends
@@ -90,13 +101,11 @@ func (m *Machine) mapFirmware(f boot.Image) error {
 	if f.Size < boot.MinFirmware || f.Size > boot.MaxFirmware {
 		return fmt.Errorf("%d bytes, want %d to %d", f.Size, boot.MinFirmware, boot.MaxFirmware)
 	}
-	size := (int(f.Size) + 4095) &^ 4095
-	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	b, err := m.mapROM((int(f.Size) + romPage - 1) &^ (romPage - 1))
 	if err != nil {
-		return fmt.Errorf("map %d bytes: %w", size, err)
+		return err
 	}
-	m.rom = b // free unmaps it
-	image := b[size-int(f.Size):]
+	image := b[len(b)-int(f.Size):]
 	if n, err := f.R.ReadAt(image, 0); n < len(image) {
 		return fmt.Errorf("read %d bytes: got %d: %w", len(image), n, err)
 	}
@@ -104,11 +113,21 @@ func (m *Machine) mapFirmware(f boot.Image) error {
 	if err := m.mem.Write(lowCopyEnd-mem.GPA(len(low)), low); err != nil {
 		return fmt.Errorf("guest has %d KiB of memory, needs 1 MiB: %w", m.mem.Size()>>10, err)
 	}
+	return nil
+}
+
+// mapROM shows the guest size bytes, whole pages, that end at 4 GiB.
+func (m *Machine) mapROM(size int) ([]byte, error) {
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("map %d bytes: %w", size, err)
+	}
+	m.rom = b // free unmaps it
 	var flags uint32
 	if m.vm.Check(kvm.KVM_CAP_READONLY_MEM) != 0 {
 		flags = kvm.KVM_MEM_READONLY
 	}
-	return m.vm.SetMemory(firmwareSlot, highBase-mem.GPA(size), b, flags)
+	return b, m.vm.SetMemory(firmwareSlot, highBase-mem.GPA(size), b, flags)
 }
 
 // firmwareFiles are what firmware is told.

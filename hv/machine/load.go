@@ -34,6 +34,9 @@ func (m *Machine) Load(b Boot) error {
 	if m.current() != built {
 		return errors.New("load a kernel: the machine has been started")
 	}
+	if m.arrived != notReceived {
+		return errors.New("load a kernel: the machine has been received")
+	}
 	if b.Firmware != nil {
 		return m.loadFirmware(*b.Firmware, b.Device)
 	}

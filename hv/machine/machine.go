@@ -88,11 +88,20 @@ type Machine struct {
 	cpuid   []kvm.CPUIDEntry // what KVM offers; nil once started
 	timer   bool             // KVM_CAP_TSC_DEADLINE_TIMER
 
+	physBits   int
+	bootDevice BootDevice
+	saving     saving
+
 	vcpus  []*vcpu
 	virtio []*virtiopci.Function
+	slots  []int // of virtio
 
-	ctl    sync.Mutex // one Pause or Resume at a time; taken before mu
-	clocks clocks
+	send sync.Mutex // held while Send runs; taken before ctl
+	ctl  sync.Mutex // one Pause or Resume at a time; taken before mu
+
+	clocks  clocks
+	moving  bool    // Send has paused it: nobody else may resume; guarded by ctl
+	arrived arrival // guarded by ctl
 
 	mu      sync.Mutex
 	changed sync.Cond // phase, parked or alive did
@@ -100,6 +109,7 @@ type Machine struct {
 	parked  int // vCPUs that wait in mayRun
 	alive   int // vCPU threads
 	exit    Exit
+	unsend  func() // ends Send; nil while there is none
 	done    chan struct{}
 }
 
@@ -153,6 +163,9 @@ func (m *Machine) build(sys *kvm.System) (err error) {
 		return err
 	}
 	m.enableCaps()
+	if err := m.saving.init(sys, m.vm); err != nil {
+		return err
+	}
 	if err := m.addMemory(); err != nil {
 		return err
 	}
@@ -225,7 +238,8 @@ func (v *vcpu) setCPUID(s signatures) error {
 		return err
 	}
 	t := cpuTopology{id: v.id, count: v.m.cfg.CPUs, tscKHz: khz, deadline: v.m.timer}
-	return v.kvm.SetCPUID(guestCPUID(v.m.cpuid, t, s))
+	v.cpuid = guestCPUID(v.m.cpuid, t, s)
+	return v.kvm.SetCPUID(v.cpuid)
 }
 
 // setSignatures changes who the vCPUs say they run on.
@@ -238,9 +252,22 @@ func (m *Machine) setSignatures(s signatures) error {
 	return nil
 }
 
-// Start lets the guest run.
+// Start lets the guest run: from its entry, or from where it was when the
+// machine that Restore has taken over was paused.
 func (m *Machine) Start() error {
-	if m.rom == nil {
+	m.ctl.Lock()
+	defer m.ctl.Unlock()
+	if m.current() != built {
+		return errors.New("the machine has been started before")
+	}
+	switch {
+	case m.arrived == complete:
+		if err := m.goOn(); err != nil {
+			return err
+		}
+	case m.arrived != notReceived:
+		return errPart
+	case m.rom == nil:
 		if err := m.pci.Assign(); err != nil {
 			return err
 		}
@@ -283,6 +310,7 @@ func (m *Machine) supervise() {
 func (m *Machine) Close() error {
 	m.Stop()
 	<-m.done
+	m.endSend()
 	return m.free()
 }
 

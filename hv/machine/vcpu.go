@@ -19,6 +19,12 @@ type vcpu struct {
 	tid  atomic.Int32 // of its thread, 0 until it runs
 	stat VCPUCounters
 	used int64 // CPU time at the last sample, ns; guarded by m.mu
+
+	cpuid []kvm.CPUIDEntry // what it answers
+
+	// deadline is what a received vCPU's TSC-deadline timer waits for: Start
+	// sets it, once the TSC is right. 0 is none.
+	deadline uint64
 }
 
 // loop runs the vCPU until the machine stops. Its goroutine keeps its thread to

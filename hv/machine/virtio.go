@@ -39,6 +39,6 @@ func (m *Machine) addVirtio(slot int, name string, dev virtio.Device, o virtiopc
 	if err := m.pci.Add(slot, f.PCI()); err != nil {
 		return errors.Join(fmt.Errorf("add %s: %w", name, err), f.Close())
 	}
-	m.virtio = append(m.virtio, f)
+	m.virtio, m.slots = append(m.virtio, f), append(m.slots, slot)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"time"
 )
 
 // bufferSize is how much a Writer and a Reader hold: enough that a section of
@@ -16,6 +17,7 @@ const bufferSize = 256 << 10
 // Writer writes a stream. It is not safe for concurrent use.
 type Writer struct {
 	w       *bufio.Writer
+	to      io.Writer
 	started bool
 	written uint64
 	header  [sectionHeader]byte
@@ -23,7 +25,7 @@ type Writer struct {
 
 // NewWriter returns a Writer that writes to w, buffered: Flush pushes out what
 // has been written so far.
-func NewWriter(w io.Writer) *Writer { return &Writer{w: bufio.NewWriterSize(w, bufferSize)} }
+func NewWriter(w io.Writer) *Writer { return &Writer{w: bufio.NewWriterSize(w, bufferSize), to: w} }
 
 // Section writes a section. A tag from Optional on may be passed over by a
 // reader that does not know it.
@@ -78,6 +80,15 @@ func (w *Writer) Flush() error {
 		return fmt.Errorf("write a machine's state: %w", err)
 	}
 	return nil
+}
+
+// Interrupt ends a write that waits for its reader, and all that follow, if what
+// is written to knows deadlines, as sockets and pipes do. It may be called from
+// any goroutine.
+func (w *Writer) Interrupt() {
+	if d, ok := w.to.(interface{ SetWriteDeadline(time.Time) error }); ok {
+		_ = d.SetWriteDeadline(time.Unix(1, 0)) // long ago
+	}
 }
 
 // Written is how many bytes the stream has so far, buffered ones included.
