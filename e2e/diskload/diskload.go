@@ -1,6 +1,5 @@
 // Package diskload is what guests do to their disks in tests and measurements,
-// and what the host knows about it. Guests have the program of package diskload/diskload in
-// their initrd:
+// and what the host knows about it. Guests have its program in their initrd:
 //
 //	diskload time DEVICE             jobs of fixed size, with how long each took
 //	diskload fill DEVICE MIB FIRST   records up to MIB, synced
