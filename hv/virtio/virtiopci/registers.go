@@ -77,7 +77,9 @@ func (f *Function) readCommon(off uint64, size int) uint64 {
 	switch at(off, size) {
 	case at(devFeatureSelect, 4):
 		return uint64(f.devSelect)
-	case at(devFeature, 4):
+	case at(devFeature, 4), at(devFeature, 2):
+		// iPXE had reads of 16 bits here until its commit 9e99a55b3 of 2019;
+		// distributions still ship it. It gets the lower half.
 		return half(f.core.Features(), f.devSelect)
 	case at(drvFeatureSelect, 4):
 		return uint64(f.drvSelect)

@@ -132,6 +132,8 @@ func TestCommonConfig(t *testing.T) {
 	check("offered", d.Offered(), 1<<7|virtio.VIRTIO_F_VERSION_1|virtio.VIRTIO_RING_F_EVENT_IDX|virtio.VIRTIO_RING_F_INDIRECT_DESC)
 	wr(virtiotest.DeviceFeatureSelect, 4, 2)
 	check("features 64-95", rd(virtiotest.DeviceFeature, 4), 0)
+	wr(virtiotest.DeviceFeatureSelect, 4, 1)
+	check("features 32-47, as old iPXE reads them", rd(virtiotest.DeviceFeature, 2), virtio.VIRTIO_F_VERSION_1>>32)
 	check("queues", rd(virtiotest.NumQueues, 2), 2)
 	check("config vector", rd(virtiotest.ConfigVector, 2), pci.NoVector)
 	wr(virtiotest.ConfigVector, 2, 2)
