@@ -133,6 +133,12 @@ func TestNotificationsOfEveryChange(t *testing.T) {
 		{vmop.Stopping, []string{"2 left 4"}},
 		{vmop.Crashed, []string{"9 left 10"}},
 		{vmop.Stopped, []string{"3 left 12"}},
+		{vmop.Running, []string{"1 left 11"}},
+		{vmop.Migrating, []string{"8 left 4"}},
+		{vmop.Running, []string{"1 left 9"}}, // it was not sent after all
+		{vmop.Paused, []string{"4 left 4"}},
+		{vmop.Migrating, []string{"8 left 8"}},
+		{vmop.Stopped, []string{"3 left 9"}},
 	}
 	var want []string
 	add := func(id int, list ...string) {
@@ -167,12 +173,12 @@ func TestNotificationsOfEveryChange(t *testing.T) {
 	r.Reset()
 	h.set(0, 0, 9, 2, 10, 1)
 	h.await("1.9.0=2")
-	for _, state := range []vmop.State{vmop.Stopped, vmop.Running, vmop.Paused, vmop.Stopping, vmop.Crashed} {
+	for _, state := range []vmop.State{vmop.Stopped, vmop.Running, vmop.Paused, vmop.Migrating, vmop.Stopping, vmop.Crashed} {
 		change(3, state)
 	}
 	h.send(vmop.SNMPDelete, vmop.VMID{ID: 3})
 	var bulk []string
-	for _, kind := range []int{13, 11, 14, 12, 19, 20} {
+	for _, kind := range []int{13, 11, 14, 18, 12, 19, 20} {
 		bulk = append(bulk, fmt.Sprintf("0.%d; 1.11.0 = STRING: \" \"", kind))
 	}
 	awaitTraps(t, r, bulk)

@@ -34,13 +34,15 @@ var stateCases = []stateCase{
 	{state: vmop.Paused, wanted: vmop.AdminPaused, runs: true, admin: 3, oper: 8, resident: true},
 	{state: vmop.Stopping, wanted: vmop.AdminShutdown, runs: true, admin: 4, oper: 10, resident: true},
 	{state: vmop.Crashed, wanted: vmop.AdminRunning, admin: 1, oper: 12},
+	{state: vmop.Migrating, wanted: vmop.AdminRunning, runs: true, admin: 1, oper: 9, resident: true},
+	{state: vmop.Starting, receiving: true, wanted: vmop.AdminRunning, admin: 1, oper: 9, resident: true},
 }
 
 // vm is a VM in the state, with a disk of each sort that there is.
 func (c stateCase) vm(id uint32, started int64) vmop.VM {
 	vm := vmop.VM{
 		ID: id, Name: "vm-é-" + c.state.String(), UUID: [16]byte{0: 0xff, 15: byte(id)}, OSType: "Linux",
-		State: c.state, Admin: c.wanted, Autostart: id%2 == 1, Persistent: id%3 != 0, CPUs: 2,
+		State: c.state, Receiving: c.receiving, Admin: c.wanted, Autostart: id%2 == 1, Persistent: id%3 != 0, CPUs: 2,
 		MemoryBytes: 640<<20 + 1024, // not a number of MiB
 		Disks: []vmop.Disk{
 			{Path: "/vm/" + strings.Repeat("x", 300) + "/raw.img", Format: "raw", Size: 5<<20 + 1, Used: 4096},
@@ -188,9 +190,9 @@ func TestObjectsInEveryState(t *testing.T) {
 	began := counters.Monotonic()
 	for _, c := range stateCases {
 		vm := c.vm(last, began)
-		vm.Name = c.state.String()
+		vm.Name = fmt.Sprint(c.state, c.receiving)
 		h.send(vmop.SNMPPut, vm)
-		h.await(fmt.Sprintf(`1.4.1.2.%d="%s"`, last, c.state))
+		h.await(fmt.Sprintf("1.4.1.2.%d=%q", last, vm.Name))
 		want := c.values(int(last))
 		for object, value := range map[string]string{"1.4.1.5": "", "1.4.1.6": "", "1.4.1.13": "", "1.8.1.2": ".1", "1.8.1.3": ".1"} {
 			name := fmt.Sprintf("%s.%d%s", object, last, value)
