@@ -29,8 +29,31 @@ func hostTool(t *testing.T, name string, args ...string) string {
 // netGuest defines a guest of the network's tests.
 func netGuest(t *testing.T, name, cmdline string, lines ...string) string {
 	t.Helper()
+	return guestWith(t, harness.Guest(t, lab.GuestInitrd), name, cmdline, lines...)
+}
+
+func guestWith(t *testing.T, initrd, name, cmdline string, lines ...string) string {
+	t.Helper()
 	return fmt.Sprintf("vm %q {\n\tmemory 128M\n\tboot %q\n\tinitrd %q\n\tcmdline \"console=ttyS0 quiet name=%s %s\"\n\t%s\n}\n",
-		name, harness.Guest(t, lab.GuestVMLinux), harness.Guest(t, lab.GuestInitrd), name, cmdline, strings.Join(lines, "\n\t"))
+		name, harness.Guest(t, lab.GuestVMLinux), initrd, name, cmdline, strings.Join(lines, "\n\t"))
+}
+
+// withTraffic is the guests' initramfs with e2e/traffic in it.
+func withTraffic(t *testing.T) string {
+	t.Helper()
+	initrd, err := os.ReadFile(harness.Guest(t, lab.GuestInitrd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(harness.Program(t, "traffic"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(harness.Dir(t), "initrd")
+	if err := os.WriteFile(path, lab.AppendFile(initrd, "bin/traffic", program), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // vhostWorkers counts the kernel's threads that move guests' frames: processes
@@ -52,12 +75,14 @@ func TestNetwork(t *testing.T) {
 	testenv.NeedRealKVM(t)
 	hostTool(t, "ip", "link", "add", testBridge, "mtu", "9000", "type", "bridge")
 	t.Cleanup(func() { hostTool(t, "ip", "link", "del", testBridge) })
+	initrd := withTraffic(t)
 	d := harness.StartVMD(t, `
+local inet6
 switch "lan" {
 	interface `+testBridge+`
 }
-`+netGuest(t, "a", "ip=10.99.0.1/24", `interface { switch "lan" locked lladdr fe:e1:bb:d1:99:01 group "dmz" }`)+
-		netGuest(t, "b", "ip=10.99.0.2/24 ip1=dhcp", "cpus 2",
+`+guestWith(t, initrd, "a", "ip=10.99.0.1/24", `interface { switch "lan" locked lladdr fe:e1:bb:d1:99:01 group "dmz" }`)+
+		guestWith(t, initrd, "b", "ip=10.99.0.2/24 ip1=dhcp", "cpus 2",
 			`interface { switch "lan" }`, `local interface`, `interface tap { down }`))
 	d.Await("a", "running")
 	d.Await("b", "running")
@@ -89,6 +114,10 @@ switch "lan" {
 		}
 		b.Command("run ping -c 2 -W 20 " + gateway[2])
 	})
+	t.Run("address by DHCP again", func(t *testing.T) { renew(t, d, b) })
+	t.Run("IPv6 on a local interface", func(t *testing.T) { inet6(t, d, b) })
+	t.Run("frames from a stranger", func(t *testing.T) { spoof(t, d, a, b) })
+	t.Run("counters", func(t *testing.T) { count(t, d, a, b) })
 	t.Run("locked address", func(t *testing.T) {
 		const change = "run ip link set eth0 down; ip link set eth0 address 02:00:00:00:00:77; cat /sys/class/net/eth0/address"
 		if got := a.Command(change); !strings.HasSuffix(got, "fe:e1:bb:d1:99:01") {
@@ -135,6 +164,11 @@ switch "lan" {
 		}
 	})
 	d.Vmctl("stop", "-fwa")
+	for name, row := range d.Rows() {
+		if row.LastExit != "stopped by force" {
+			t.Errorf("%s ended: %s", name, row.LastExit)
+		}
+	}
 	if taps, _ := filepath.Glob("/sys/class/net/" + testBridge + "/brif/*"); len(taps) != 0 {
 		t.Errorf("left on the bridge: %q", taps)
 	}

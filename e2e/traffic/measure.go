@@ -16,7 +16,7 @@ type work struct {
 }
 
 // patience bounds each wait for the server.
-const patience = 60
+const patience = 10
 
 // measure prints a figure a line: its name, the figure, its unit.
 func (w *work) measure(address string) error {
