@@ -96,6 +96,7 @@ bench: packages all
 	@$(GO) run ./e2e/bench
 	@echo; echo "== SNMP: snmpbulkwalk through snmpd; the last line is a subagent in C (libsnmp-dev)"
 	@$(GO) test ./vmd/subagent -run '^$$' -bench Walk -benchtime 3x | grep ^Benchmark
+	@$(GO) test ./e2e/small -run '^$$' -bench 1000 | grep ^Benchmark
 
 clean:
 	rm -rf bin .cache
