@@ -69,6 +69,73 @@ func victim(t testing.TB) []byte {
 	return b
 }
 
+// Where withSnapshot puts what it adds.
+const (
+	victimSnaps  = victimEnd
+	victimSnapL1 = victimEnd + 1<<12
+)
+
+// withSnapshot adds a snapshot of the image to itself: table, clusters and the
+// L2 table are used twice.
+func withSnapshot(t testing.TB, b []byte) []byte {
+	t.Helper()
+	for _, e := range []edit{
+		{hdrSnapshots, uint32(1)}, {hdrSnapshotsOffset, uint64(victimSnaps)},
+		{victimSnaps + snapL1Offset, uint64(victimSnapL1)}, {victimSnaps + snapL1Entries, uint32(2)},
+		{victimSnaps + snapIDLen, uint16(1)}, {victimSnaps + snapNameLen, uint16(4)},
+		{victimSnaps + snapExtraLen, uint32(16)}, {victimSnaps + snapHeaderLen + 16, "1name"},
+		{victimSnapL1, uint64(victimL2)}, {victimSnapL1 + 4088, uint64(0)},
+		{victimL1, uint64(victimL2)}, {victimL2, uint64(victimData)}, {victimL2 + 8, uint64(victimData + 1<<12)},
+		{victimBlock + victimL2>>12*2, uint16(2)}, {victimBlock + victimData>>12*2, uint16(2)},
+		{victimBlock + (victimData>>12+1)*2, uint16(2)},
+		{victimBlock + victimSnaps>>12*2, uint16(1)}, {victimBlock + victimSnapL1>>12*2, uint16(1)},
+	} {
+		b = e.apply(t, b)
+	}
+	return b
+}
+
+// The damage below is to an image that is sound before it.
+func TestSnapshotOfVictim(t *testing.T) {
+	t.Parallel()
+	b := withSnapshot(t, victim(t))
+	mustBeClean(t, b, false)
+	f := newMem(b)
+	i := mustOpen(t, f, nil)
+	use(i, 3)
+	must(t, i.Close())
+	mustBeClean(t, f.data, false)
+}
+
+// A count that cannot be higher, or that says less than is so, is no cluster to
+// give away.
+func TestCountsAtTheirEnds(t *testing.T) {
+	t.Parallel()
+	for _, count := range []uint16{0, 1, 2, 1<<16 - 1} {
+		b := withSnapshot(t, victim(t))
+		for _, cluster := range []int64{victimL2 >> 12, victimData >> 12} {
+			b = edit{victimBlock + cluster*2, count}.apply(t, b)
+		}
+		f := newMem(b)
+		i := mustOpen(t, f, nil)
+		before := bytes.Clone(f.data[victimData : victimData+1<<12])
+		table := bytes.Clone(f.data[victimL2 : victimL2+1<<12])
+		for k := range int64(200) {
+			if err := i.WriteAtV([][]byte{make([]byte, 4096)}, k<<12); err != nil && !errors.Is(err, ErrCorrupt) {
+				t.Fatal(err)
+			}
+			_ = i.Flush() // may say what it found
+		}
+		_ = i.Close()
+		if count > 1 && (!bytes.Equal(f.data[victimData:victimData+1<<12], before) || !bytes.Equal(f.data[victimL2:victimL2+1<<12], table)) {
+			t.Errorf("count %d: a write to the disk changed its snapshot", count)
+		}
+		if v, err := i.count(victimL2 >> 12); err != nil || v > uint64(count) {
+			t.Errorf("count %d became %d, %v", count, v, err)
+		}
+	}
+}
+
 func TestHostileHeaders(t *testing.T) {
 	t.Parallel()
 	good := victim(t)
@@ -167,6 +234,10 @@ func TestHostileTables(t *testing.T) {
 		{"block on L1", []edit{{victimTable, uint64(victimL1)}}, "two tables"},
 		{"block used twice", []edit{{victimTable + 8, uint64(victimBlock)}}, "two tables"},
 		{"marked as damaged", []edit{{hdrIncompatible, uint64(incompatCorrupt)}}, "marked as damaged"},
+		{"snapshot's L1 on L1", []edit{{hdrSnapshots, uint32(1)}, {hdrSnapshotsOffset, uint64(victimEnd)}, {victimEnd + snapL1Offset, uint64(victimL1)}, {victimEnd + snapL1Entries, uint32(2)}, {victimEnd + 4088, uint64(0)}}, "overlap"},
+		{"snapshot's L1 gigantic", []edit{{hdrSnapshots, uint32(1)}, {hdrSnapshotsOffset, uint64(victimEnd)}, {victimEnd + snapL1Entries, uint32(1<<32 - 1)}, {victimEnd + 4088, uint64(0)}}, "snapshot 0"},
+		{"snapshot's data gigantic", []edit{{hdrSnapshots, uint32(1)}, {hdrSnapshotsOffset, uint64(victimEnd)}, {victimEnd + snapExtraLen, uint32(1<<32 - 1)}, {victimEnd + 4088, uint64(0)}}, "snapshot 0"},
+		{"snapshots that run out", []edit{{hdrSnapshots, uint32(1024)}, {hdrSnapshotsOffset, uint64(victimEnd)}, {victimEnd + snapL1Offset, uint64(victimL1)}, {victimEnd + 4088, uint64(0)}}, "snapshot"},
 		{"snapshot's L1 outside", []edit{{hdrSnapshots, uint32(1)}, {hdrSnapshotsOffset, uint64(victimData)}}, "snapshot 0"},
 		{"dirty, cluster used twice", []edit{{hdrIncompatible, uint64(incompatDirty)}, {victimL2 + 8, uint64(victimData | flagCopied)}}, "rebuild"},
 		{"dirty, cluster outside", []edit{{hdrIncompatible, uint64(incompatDirty)}, {victimL2 + 8, uint64(1<<50 | flagCopied)}}, "rebuild"},
@@ -380,6 +451,8 @@ func FuzzOpen(f *testing.F) {
 	f.Add(edit{hdrIncompatible, uint64(incompatDirty)}.apply(f, bytes.Clone(m.data)), uint8(1))
 	f.Add(edit{l2, uint64(flagCompressed | 0x400)}.apply(f, bytes.Clone(m.data)), uint8(2))
 	f.Add(edit{l2, l1 | flagCopied}.apply(f, bytes.Clone(m.data)), uint8(3))
+	f.Add(withSnapshot(f, victim(f)), uint8(4))
+	f.Add(edit{victimBlock + victimL2>>12*2, uint16(1<<16 - 1)}.apply(f, withSnapshot(f, victim(f))), uint8(5))
 	f.Fuzz(func(t *testing.T, b []byte, where uint8) {
 		if len(b) < 1<<20 {
 			openAndUse(b, int64(where))
@@ -403,9 +476,13 @@ func TestDamagedImages(t *testing.T) {
 	t.Parallel()
 	good := victim(t)
 	r := rand.New(rand.NewPCG(1, 1))
-	areas := []int{0, headerLenV3, victimL1, victimTable, victimBlock, victimL2}
-	for range 4000 {
-		b := bytes.Clone(good)
+	snap := withSnapshot(t, bytes.Clone(good))
+	areas := []int{0, headerLenV3, victimL1, victimTable, victimBlock, victimL2, victimSnaps, victimSnapL1}
+	for k := range 4000 {
+		b, areas := bytes.Clone(good), areas[:6]
+		if k%2 == 0 {
+			b, areas = bytes.Clone(snap), areas[:8]
+		}
 		if r.IntN(3) == 0 {
 			b = edit{hdrIncompatible, uint64(incompatDirty)}.apply(t, b)
 		}
