@@ -31,7 +31,7 @@ func (v Victim) FuzzRestore(f *testing.F) {
 // same in every run.
 func (v Victim) edited(t *testing.T) {
 	saves, r := v.saves(t), rand.New(rand.NewPCG(3, 4))
-	for i := range 150 {
+	for i := range 60 {
 		edits := make([]byte, 10*(1+i%2))
 		for k := 0; k < len(edits); k += 10 {
 			binary.LittleEndian.PutUint16(edits[k:], uint16(r.Uint32()))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"vmd/hv/mem"
 	"vmd/hv/pci"
 	"vmd/hv/state"
 	"vmd/hv/virtio"
@@ -115,4 +116,38 @@ func (q *Queue) rebind() {
 	if q.irq = &q.d.line.event; !q.d.INTx && len(q.d.msis) > 0 {
 		q.irq = &q.d.msis[1+q.index].event
 	}
+}
+
+// Marks has the driver ask while f is paused, and then do, in which it rings and
+// waits but writes nothing, while pages are tracked. Each page that the device
+// has changed must be marked. It returns how many are.
+func (h *Host) Marks(f *virtiopci.Function, ask, do func()) (marked int) {
+	h.t.Helper()
+	f.Pause()
+	ask()
+	before := bytes.Clone(h.ram())
+	h.Mem.Track(true)
+	defer h.Mem.Track(false)
+	if err := f.Track(true); err != nil {
+		h.t.Fatal(err)
+	}
+	f.Resume()
+	do()
+	f.Pause()
+	dirty := make([]uint64, h.Mem.BitmapWords(0))
+	marked, err := h.Mem.TakeDirty(0, dirty)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for at, now := 0, h.ram(); at < len(now); at += mem.Page {
+		page := at / mem.Page
+		if !bytes.Equal(before[at:][:mem.Page], now[at:][:mem.Page]) && dirty[page/64]>>(page%64)&1 == 0 {
+			h.t.Errorf("page %d behind %#x changed and is not marked", page, RAMBase)
+		}
+	}
+	f.Resume()
+	if err := f.Track(false); err != nil {
+		h.t.Fatal(err)
+	}
+	return marked
 }
