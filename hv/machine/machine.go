@@ -254,7 +254,13 @@ func (m *Machine) setSignatures(s signatures) error {
 
 // Start lets the guest run: from its entry, or from where it was when the
 // machine that Restore has taken over was paused.
-func (m *Machine) Start() error {
+func (m *Machine) Start() error { return m.start(running) }
+
+// StartPaused is Start for a machine that was paused when it was sent: it stands
+// still until Resume.
+func (m *Machine) StartPaused() error { return m.start(paused) }
+
+func (m *Machine) start(next phase) error {
 	m.ctl.Lock()
 	defer m.ctl.Unlock()
 	if m.current() != built {
@@ -262,11 +268,13 @@ func (m *Machine) Start() error {
 	}
 	switch {
 	case m.arrived == complete:
-		if err := m.goOn(); err != nil {
+		if err := m.goOn(next); err != nil {
 			return err
 		}
 	case m.arrived != notReceived:
 		return errPart
+	case next != running:
+		return errors.New("a machine that has not run cannot go on paused")
 	case m.rom == nil:
 		if err := m.pci.Assign(); err != nil {
 			return err
@@ -277,7 +285,7 @@ func (m *Machine) Start() error {
 	if m.phase != built {
 		return errors.New("the machine has been started before")
 	}
-	m.phase, m.cpuid = running, nil
+	m.phase, m.cpuid = next, nil
 	m.alive = len(m.vcpus)
 	for _, v := range m.vcpus {
 		go v.loop()

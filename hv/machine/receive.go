@@ -131,11 +131,15 @@ func (m *Machine) restoreState(r *state.Reader) error {
 }
 
 // goOn is Start's part for a machine that Restore has filled: what Resume does
-// after a pause.
-func (m *Machine) goOn() error {
+// after a pause, or will do.
+func (m *Machine) goOn(next phase) error {
 	m.startClocks()
 	if err := m.restoreDeadlines(); err != nil {
 		return err
+	}
+	if next == paused {
+		m.stopClocks()
+		return nil
 	}
 	for _, v := range m.vcpus {
 		v.kvm.ClockPaused()
