@@ -140,7 +140,7 @@ func (s *session) due(now time.Time) error {
 		s.views = viewCache{} // nobody asks: let old snapshots go
 		s.send(pdu.TypePing, nil, true)
 	}
-	if !s.waiting(pdu.TypeNotify) {
+	if !s.waiting(pdu.TypeNotify) && !s.waiting(pdu.TypePing) { // a master that hangs would lose it
 		s.sendNotification()
 	}
 	return nil

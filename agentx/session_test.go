@@ -505,6 +505,35 @@ func TestNotifyLimits(t *testing.T) {
 	})
 }
 
+// A master that hangs loses the notification that it was sent, and no other: they
+// wait until it answers, or for the next session.
+func TestNotificationsWaitForAMasterThatHangs(t *testing.T) {
+	withMaster(t, nil, func(m *fakeMaster) {
+		m.join()
+		for i := range uint32(3) {
+			if err := m.agent.Notify(under(0, i), nil); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+		m.expect(pdu.TypeNotify)
+		m.expect(pdu.TypePing)
+		m.expectEnd()
+		m.wantEvents(Up, Dropped, Down)
+		m.join()
+		for i := range uint32(2) {
+			h, payload := m.expect(pdu.TypeNotify)
+			if want := appendVarBind(nil, ours, snmpTrapOID, Value{Type: TypeOID, OID: under(0, i+1)}); !bytes.Equal(payload, want) {
+				m.t.Errorf("notification % x, want % x", payload, want)
+			}
+			m.answer(h, 0)
+		}
+		m.wantEvents(Up, Dropped, Down, Up)
+		if n := m.events[1].Count; n != 1 {
+			m.t.Errorf("%d are said to be lost", n)
+		}
+	})
+}
+
 func TestNotifyRefusedAndLost(t *testing.T) {
 	withMaster(t, nil, func(m *fakeMaster) {
 		m.join()
