@@ -240,6 +240,10 @@ func TestSNMPTellsTheTruth(t *testing.T) {
 		t.Errorf("vCPUs used %d of %d microseconds", vcpus, used)
 	}
 	affinity(t, got, at("1.6.1.3", run, 1), run.PID)
+	const processor = ".1.3.6.1.2.1.25.3.1.3" // hrDeviceProcessor
+	if typ := harness.Get(t, h.snmpd, fmt.Sprintf(".1.3.6.1.2.1.25.3.2.1.2.%d", firstProcessor)).Value; typ != processor {
+		t.Errorf("vmCpuPhysIndex %d is a device of type %v", firstProcessor, typ)
+	}
 	if up, _ := got[at("1.4.1.16", run)].(uint64); float64(up)/100 > h.vmd.Row("run").Uptime {
 		t.Errorf("vmUpTime is %d, vmctl says %v later", up, h.vmd.Row("run").Uptime)
 	}

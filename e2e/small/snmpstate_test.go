@@ -124,6 +124,9 @@ func TestSNMPStorage(t *testing.T) {
 		if (l.Master == snmpBridge) != (i == 0) || at("1.8.1.2", i+1) != l.Index || at("1.8.1.3", i+1) != master {
 			t.Errorf("interface %d has ifIndex %v and parent %v, ip says %+v and %d", i+1, at("1.8.1.2", i+1), at("1.8.1.3", i+1), l, master)
 		}
+		harness.WaitFor(t, "ifDescr to be "+n.Tap, func() bool { // snmpd looks every few seconds
+			return harness.Get(t, h.snmpd, fmt.Sprintf(".1.3.6.1.2.1.2.2.1.2.%v", at("1.8.1.2", i+1))).Value == n.Tap
+		})
 		mac := strings.ReplaceAll(n.MAC, ":", "")
 		if text, _ := at("1.8.1.5", i+1).(string); fmt.Sprintf("%x", text) != mac {
 			t.Errorf("interface %d has address %x, want %s", i+1, text, mac)
