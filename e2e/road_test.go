@@ -43,7 +43,7 @@ func TestMainRoad(t *testing.T) {
 	dir := harness.Dir(t)
 	r := &road{snmpd: testenv.Snmpd(t), disk: harness.NewDisk(t, dir, "web.img", 16)}
 	conf := fmt.Sprintf("agentx path %q\nstaggered start parallel 1 delay %d\n", r.snmpd.Socket, startDelay/time.Second) +
-		roadGuest(t, "web", lab.GuestVMLinux, "panic=1", "cpus 2", fmt.Sprintf("disk %q", r.disk), "owner alice") +
+		roadGuest(t, "web", lab.GuestVMLinux, "panic=1 ip=dhcp", "cpus 2", fmt.Sprintf("disk %q", r.disk), "owner alice", "local interface") +
 		roadGuest(t, "db", lab.GuestBzImage, "", "owner :ops")
 	r.Daemon = harness.StartVMD(t, conf)
 	for _, step := range []struct {
