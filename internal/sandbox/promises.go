@@ -152,6 +152,7 @@ func guestRules() []rule {
 		call("fsync", unix.SYS_FSYNC),
 		call("fdatasync", unix.SYS_FDATASYNC),
 		call("fallocate", unix.SYS_FALLOCATE),
+		call("flock", unix.SYS_FLOCK),     // the disks of a guest that moves change hands (vmd/vm/disks.go)
 		call("accept4", unix.SYS_ACCEPT4), // a later vmm on the process's own socket
 		call("ppoll", unix.SYS_PPOLL),     // waiting for a tap
 		call("sched_setaffinity", unix.SYS_SCHED_SETAFFINITY),

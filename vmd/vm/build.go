@@ -33,6 +33,17 @@ func codeOf(err error) vmop.Code {
 
 // build makes the machine of what the process was given.
 func (v *vm) build() error {
+	if err := v.newMachine(); err != nil {
+		return err
+	}
+	if err := v.addDevices(); err != nil {
+		return err
+	}
+	return v.load()
+}
+
+// newMachine makes the machine without its devices.
+func (v *vm) newMachine() error {
 	pagef, ok := v.files["counters"]
 	if !ok {
 		return errors.New(`descriptor "counters": not given`)
@@ -51,10 +62,7 @@ func (v *vm) build() error {
 		return err
 	}
 	v.console.type_ = v.machine.ConsoleInput
-	if err := v.addDevices(); err != nil {
-		return err
-	}
-	return v.load()
+	return nil
 }
 
 // config describes the machine. It hands kvm over to the machine.

@@ -24,8 +24,11 @@ const (
 
 // addDevices puts the guest's devices into their slots.
 func (v *vm) addDevices() error {
-	for i, d := range v.spec.Disks {
-		if err := v.addDisk(i, d); err != nil {
+	if err := v.openDrives(); err != nil {
+		return err
+	}
+	for i := range v.drives {
+		if err := v.addDisk(i); err != nil {
 			return &coded{vmop.ErrDisk, fmt.Errorf("disk %d: %w", i, err)}
 		}
 	}
@@ -44,16 +47,12 @@ func (v *vm) addDevices() error {
 	)
 }
 
-func (v *vm) addDisk(i int, d vmop.DiskArg) error {
-	img, err := v.openImage("disk"+strconv.Itoa(i), d)
-	if err != nil {
-		return err
-	}
-	c := vioblk.Config{Serial: d.Serial, ReadOnly: d.ReadOnly}
+func (v *vm) addDisk(i int) error {
+	c := vioblk.Config{Serial: v.spec.Disks[i].Serial, ReadOnly: v.spec.Disks[i].ReadOnly}
 	if i < counters.MaxDisks {
 		c.Counters = (*vioblk.Counters)(&v.page.Disk[i])
 	}
-	dev, err := vioblk.New(img, c)
+	dev, err := vioblk.New(v.drives[i].image, c)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,9 @@ import (
 
 // addNIC adds an interface with a pair of queues for each descriptor of its tap.
 func (v *vm) addNIC(i int, n vmop.NICArg) error {
+	if err := v.keepAnnouncer(i, n); err != nil {
+		return err
+	}
 	taps, err := v.taps("tap" + strconv.Itoa(i))
 	if err != nil {
 		return err
@@ -25,6 +28,7 @@ func (v *vm) addNIC(i int, n vmop.NICArg) error {
 		}
 		links = append(links, linkOf(t, n))
 	}
+	v.queues = append(v.queues, len(links))
 	c := vionet.Config{MAC: n.MAC, LockMAC: n.Locked, MTU: uint16(n.MTU), Down: n.Down}
 	if c.Vhost, err = v.vhosts("vhost"+strconv.Itoa(i), len(links)); err != nil {
 		return err

@@ -47,6 +47,17 @@ func (r *ring) start(replay bool) uint64 {
 	return r.end - min(r.end, ringSize)
 }
 
+// bytes returns all that is kept.
+func (r *ring) bytes() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := make([]byte, 0, ringSize)
+	for pos := r.end - min(r.end, ringSize); pos < r.end; pos++ {
+		b = append(b, r.buf[pos%ringSize])
+	}
+	return b
+}
+
 // next copies what was written from pos on into p, waiting for something to
 // be. It returns how much, and the position behind it. After close it returns
 // io.EOF once everything has been read.

@@ -35,10 +35,8 @@ type shutdown struct {
 // tells of it. A kernel that is known to be of another kind has no driver for
 // it: it would only look at its registers for nothing.
 func (v *vm) addControl() error {
-	if k, err := v.image("kernel"); err != nil {
+	if wanted, err := v.wantsControl(); err != nil || !wanted {
 		return err
-	} else if k != nil && boot.Identify(*k) != boot.OpenBSD {
-		return nil
 	}
 	v.control = vmmci.New(vmmci.Config{
 		Acked: func(c vmmci.Command) {
@@ -49,6 +47,15 @@ func (v *vm) addControl() error {
 		Announced: func() { v.Loop.Post(v.announced) },
 	})
 	return v.machine.AddLegacy(pci.SlotVMMCI, "vmmci0", v.control, vmmci.ID)
+}
+
+// wantsControl says whether the guest has, or may have, a driver for it.
+func (v *vm) wantsControl() (bool, error) {
+	if v.spec.Receive != nil {
+		return v.spec.Receive.Control, nil
+	}
+	k, err := v.image("kernel")
+	return err == nil && (k == nil || boot.Identify(*k) == boot.OpenBSD), err
 }
 
 // tellDriver sends a command to the guest's vmmci driver, if it has the device.
@@ -90,8 +97,10 @@ func (v *vm) announced() {
 	}
 	v.shutdown.went = true
 	v.Loop.After(ackTime, func() {
-		v.Log.Info().Msg("guest has halted")
-		v.machine.Stop()
+		if v.moving() == nil { // else it may have gone, and halts where it is
+			v.Log.Info().Msg("guest has halted")
+			v.machine.Stop()
+		}
 	})
 }
 

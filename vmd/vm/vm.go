@@ -20,6 +20,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"vmd/hv/machine"
@@ -54,6 +55,16 @@ type vm struct {
 	started int64
 	state   vmop.State
 
+	drives     []*drive
+	queues     []int            // of each interface: pairs
+	announcers map[int]*os.File // copies of taps, for announce
+
+	incoming *incoming // until the guest has come
+	outgoing *outgoing // while it is on its way
+	sent     bool      // it runs on another host; pause is how long it stood still
+	pause    time.Duration
+	unlocked bool // it may run on another host: its disks are nobody's until that is known
+
 	manager  *imsg.Conn // whoever manages us; nil while nobody does
 	shutdown shutdown
 }
@@ -64,13 +75,19 @@ func Run(p *privsep.Process) error {
 	if err != nil {
 		return err
 	}
-	v := &vm{Process: p, spec: spec, files: fs, manager: p.Parent, console: newConsole()}
+	v := &vm{Process: p, spec: spec, files: fs, manager: p.Parent, console: newConsole(), announcers: map[int]*os.File{}}
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
 	runtime.GOMAXPROCS(spec.CPUs + 2)
 	p.UID, p.GID = spec.UID, spec.GID
+	if spec.Receive != nil {
+		p.Role.Promises = append(slices.Clone(p.Role.Promises), "kvm-receive")
+	}
 	if err := p.Confine(); err != nil {
 		return v.fail(vmop.ErrInternal, err)
+	}
+	if spec.Receive != nil {
+		return v.takeGuest()
 	}
 	if err := v.build(); err != nil {
 		return v.fail(codeOf(err), err)
@@ -110,28 +127,33 @@ func (v *vm) run() error {
 	if err := v.machine.Start(); err != nil {
 		return v.fail(vmop.ErrHypervisor, err)
 	}
-	v.started, v.state = counters.Monotonic(), vmop.Running
+	v.serving(vmop.Running)
+	v.Loop.Read(v.manager, v.handle, v.orphaned(v.manager))
+	if err := v.Loop.Run(); err != nil {
+		return err
+	}
+	return v.ended()
+}
+
+// serving is where a guest's life here begins.
+func (v *vm) serving(s vmop.State) {
+	v.started, v.state = counters.Monotonic(), s
 	// One copy of the pty stays here, for a vmd that has lost its own.
 	if tty, err := v.files.dup("tty"); err != nil {
 		v.Log.Error().Err(err).Msg("console without a tty")
 	} else if tty != nil {
 		v.console.attach(tty, false, true)
 	}
-	v.tell(vmop.EventStarted, 0, nil)
+	v.report(vmop.Event{Kind: vmop.EventStarted, State: s})
 	v.listen()
 	debug.FreeOSMemory() // what building the machine took
 	if err := trimProgram(); err != nil {
 		v.Log.Debug().Err(err).Msg("process stays larger than it need be")
 	}
-	v.Loop.Read(v.manager, v.handle, v.orphaned(v.manager))
 	go func() {
 		<-v.machine.Done()
 		v.Loop.Post(func() { v.Loop.Stop(nil) })
 	}()
-	if err := v.Loop.Run(); err != nil {
-		return err
-	}
-	return v.ended()
 }
 
 // drainTime is how long a guest's last words are kept for viewers that read
@@ -140,6 +162,7 @@ const drainTime = 500 * time.Millisecond
 
 // ended reports the machine's end and lets go of everything.
 func (v *vm) ended() error {
+	v.endSending()
 	exit := v.machine.Exit()
 	kind := v.shutdown.result(exit.Cause)
 	err := exit.Err
@@ -168,25 +191,43 @@ func (v *vm) ended() error {
 
 // tell sends an event to the manager, if there is one.
 func (v *vm) tell(kind vmop.EventKind, code vmop.Code, err error) {
-	if v.manager == nil {
-		return
-	}
-	e := vmop.Event{ID: v.spec.ID, Kind: kind, Code: code, Time: counters.Monotonic()}
+	e := vmop.Event{Kind: kind, Code: code}
 	if err != nil {
 		e.Detail = err.Error()
 	}
-	v.manager.Send(uint16(vmop.VMEvent), 0, e)
+	v.report(e)
+}
+
+// report sends e, which happened now, to the manager, if there is one.
+func (v *vm) report(e vmop.Event) {
+	if v.manager != nil {
+		e.ID, e.Time = v.spec.ID, counters.Monotonic()
+		v.manager.Send(uint16(vmop.VMEvent), 0, e)
+	}
 }
 
 // handle carries out what the manager wants.
 func (v *vm) handle(m imsg.Msg) {
+	if v.incoming != nil && vmop.Type(m.Type) != vmop.SetLog {
+		// Nothing can be asked of a guest that has not come, but its end.
+		if vmop.Type(m.Type) == vmop.VMStop {
+			v.incoming.end()
+		}
+		return
+	}
 	switch vmop.Type(m.Type) {
 	case vmop.VMStop:
 		decode(v, m, v.stop)
 	case vmop.VMPause:
-		decode(v, m, v.pause)
+		decode(v, m, v.pauseGuest)
 	case vmop.VMUnpause:
 		decode(v, m, v.unpause)
+	case vmop.VMSend:
+		decode(v, m, func(r vmop.VMSendRequest) { v.send(r, m.TakeFile(0)) })
+	case vmop.VMAbort:
+		if v.outgoing != nil {
+			v.outgoing.abort()
+		}
 	case vmop.VMBreak:
 		v.machine.Break()
 	case vmop.VMConsole:
@@ -212,8 +253,21 @@ func decode[T any](v *vm, m imsg.Msg, f func(T)) {
 	f(r)
 }
 
-func (v *vm) pause(vmop.VMID) {
-	err := v.machine.Pause()
+// errMoving says that a guest is somebody else's, or about to be.
+var errMoving = errors.New("it is being sent to another host")
+
+func (v *vm) moving() error {
+	if v.outgoing != nil || v.sent {
+		return errMoving
+	}
+	return nil
+}
+
+func (v *vm) pauseGuest(vmop.VMID) {
+	err := v.moving()
+	if err == nil {
+		err = v.machine.Pause()
+	}
 	if err == nil {
 		v.state = vmop.Paused
 	}
@@ -221,7 +275,14 @@ func (v *vm) pause(vmop.VMID) {
 }
 
 func (v *vm) unpause(vmop.VMID) {
-	err := v.machine.Resume()
+	err := v.moving()
+	if err == nil && v.unlocked {
+		err = v.tryDrives() // fails if it does run elsewhere, and the disks are the same
+	}
+	if err == nil {
+		v.unlocked = false
+		err = v.machine.Resume()
+	}
 	if err == nil {
 		v.tellDriver(vmmci.SyncRTC) // its clock stood still
 		v.state = vmop.Running
@@ -269,6 +330,9 @@ func (v *vm) adopt(conn *imsg.Conn) {
 		v.manager.Close()
 	}
 	v.manager = conn
+	if v.outgoing != nil { // whoever asked for it is not there to be told
+		v.outgoing.abort()
+	}
 	h := vmop.Hello{Definition: v.spec, PID: os.Getpid(), Started: v.started, State: v.state}
 	var fds []*os.File
 	for _, name := range []string{"counters", "tty", "ttyslave"} {
@@ -280,6 +344,9 @@ func (v *vm) adopt(conn *imsg.Conn) {
 		}
 	}
 	conn.Send(uint16(vmop.VMHello), 0, h, fds...)
+	if v.sent {
+		v.tellSent()
+	}
 	v.Loop.Read(conn, v.handle, v.orphaned(conn))
 }
 
@@ -288,6 +355,9 @@ func (v *vm) orphaned(c *imsg.Conn) func(error) {
 	return func(error) {
 		if v.manager == c {
 			v.manager = nil
+			if v.outgoing != nil {
+				v.outgoing.abort()
+			}
 			v.Log.Warn().Msg("manager is gone; guest runs on")
 		}
 	}
