@@ -10,6 +10,7 @@ import (
 
 	"vmd/hv/disk"
 	"vmd/hv/mem"
+	"vmd/hv/virtio"
 	"vmd/hv/virtio/vioblk"
 	"vmd/hv/virtio/virtiotest"
 )
@@ -267,4 +268,31 @@ func TestNoAllocationWithTheCrew(t *testing.T) {
 	if n := testing.AllocsPerRun(20, run); n != 0 {
 		t.Errorf("%v allocations for 16 reads", n)
 	}
+}
+
+// late is an image whose every request is late enough for the crew.
+type late struct{ disk.Image }
+
+func (l late) wait() { time.Sleep(latency / 4) }
+
+func (l late) ReadAtV(bufs [][]byte, off int64) error {
+	l.wait()
+	return l.Image.ReadAtV(bufs, off)
+}
+
+func (l late) WriteAtV(bufs [][]byte, off int64) error {
+	l.wait()
+	return l.Image.WriteAtV(bufs, off)
+}
+
+func TestHostileGuestOnSlowStorage(t *testing.T) {
+	v := victim
+	v.New = func(t testing.TB, _ *virtiotest.Host) virtio.Device {
+		dev, err := vioblk.New(late{image(t, false)}, vioblk.Config{Queues: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dev
+	}
+	v.Attack(t)
 }
