@@ -31,11 +31,17 @@ func (v view) Next(dst, start []uint32, include bool, end []uint32) ([]uint32, a
 	return name, agentx.Value(val)
 }
 
-// serve has the VM "web" shown by m.
-func serve(t *testing.T, m *testenv.MasterAgent) {
+// web is a VM.
+func web() mib.VM {
+	return mib.VM{Index: 5, Name: "web", Admin: mib.AdminRunning, Oper: mib.OperRunning,
+		AutoStart: mib.AutoStartEnabled, Persistent: mib.PersistentYes, CPUs: 2, Memory: 1 << 30, Started: time.Second}
+}
+
+// serve has VMs shown by m.
+func serve(t *testing.T, m *testenv.MasterAgent, vms ...mib.VM) {
+	t.Helper()
 	s := mib.NewStore(mib.Config{Clock: func() time.Duration { return time.Minute }})
-	if _, err := s.Put(&mib.VM{Index: 5, Name: "web", Admin: mib.AdminRunning, Oper: mib.OperRunning,
-		AutoStart: mib.AutoStartEnabled, Persistent: mib.PersistentYes, CPUs: 2, Memory: 1 << 30}); err != nil {
+	if err := s.Load(vms); err != nil {
 		t.Fatal(err)
 	}
 	up := make(chan struct{})
@@ -64,7 +70,7 @@ func TestSnmpd(t *testing.T) {
 		`createUser strong SHA-512 "a long password" AES "another one"`,
 		`createUser open SHA-256 "a long password"`,
 		"rouser weak authPriv .1", "rouser strong authPriv .1", "rouser open authNoPriv .1")
-	serve(t, m)
+	serve(t, m, web())
 	for name, tt := range map[string]struct {
 		conf string
 		want string // of the error
@@ -94,6 +100,57 @@ func TestSnmpd(t *testing.T) {
 			t.Errorf("%s: %v", name, got.Err)
 		case len(got.VMs) != 1 || got.VMs[0].Name != "web" || got.VMs[0].Memory != 1<<30 || got.VMs[0].ID != 5:
 			t.Errorf("%s: %+v", name, got.VMs)
+		}
+	}
+}
+
+// A VM in each state of the MIB is what it is on the host, and those that run come
+// first.
+func TestSnmpdEveryState(t *testing.T) {
+	m := testenv.Snmpd(t)
+	words := []string{"unknown", "other", "preparing", "running", "suspending", "suspended",
+		"resuming", "paused", "migrating", "stopping", "stopped", "crashed"}
+	var vms []mib.VM
+	for i, word := range words {
+		vm := web()
+		vm.Index, vm.Name, vm.UUID, vm.Oper = int32(i*3+1), word, [16]byte{15: byte(i)}, mib.OperState(i+1)
+		vm.Started = time.Duration(i+1) * time.Second
+		if word == "stopped" {
+			vm.Admin = mib.AdminShutdown
+		}
+		vms = append(vms, vm)
+	}
+	waiting := web()
+	waiting.Index, waiting.Name, waiting.Oper, waiting.Started = 100, "waiting", mib.OperShutdown, 0
+	serve(t, m, append(vms, waiting)...)
+	file := filepath.Join(t.TempDir(), "snmp.conf")
+	if err := os.WriteFile(file, []byte("version 2c\ncommunity "+m.ReadOnly+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := fleet.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fleet.Ask(context.Background(), c, []string{m.Addr})[0]
+	if got.Err != nil || len(got.VMs) != len(vms)+1 {
+		t.Fatalf("%d VMs, %v", len(got.VMs), got.Err)
+	}
+	over := false
+	uptimes := map[string]time.Duration{"running": 56 * time.Second, "stopped": 0, "waiting": 0}
+	for _, vm := range got.VMs {
+		if vm.State() != vm.Name {
+			t.Errorf("%s is %s", vm.Name, vm.State())
+		}
+		over = over || !vm.Live()
+		if over && vm.Live() {
+			t.Errorf("%s comes behind one that does not run", vm.Name)
+		}
+		resident := vm.Live() || vm.Name == "unknown" // whose process does not answer
+		if vm.Memory != 1<<30 || (vm.Allocated == vm.Memory) != resident {
+			t.Errorf("%s has %d octets allocated of %d", vm.Name, vm.Allocated, vm.Memory)
+		}
+		if up, ok := uptimes[vm.Name]; ok && up != vm.Uptime {
+			t.Errorf("%s is up for %v, want %v", vm.Name, vm.Uptime, up)
 		}
 	}
 }
