@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"flag"
 	"fmt"
 	"net"
@@ -52,7 +53,7 @@ func runScripts(t *testing.T, dir string) {
 			e.Defer(s.Close)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"vmd": vmdCommand, "mode": modeCommand},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"vmd": vmdCommand, "mode": modeCommand, "patch": patchCommand},
 	})
 }
 
@@ -131,6 +132,22 @@ func modeCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if used := clienttest.Used(st); used > most {
 		ts.Fatalf("%d bytes of storage, want %d at most", used, most)
 	}
+}
+
+// patchCommand is "patch FILE OFFSET HEX" in scripts: FILE is a copy of ok.qcow2
+// with other bytes at OFFSET.
+func patchCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: patch file offset hex")
+	}
+	image, err := os.ReadFile(ts.MkAbs("ok.qcow2"))
+	ts.Check(err)
+	offset, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	b, err := hex.DecodeString(args[2])
+	ts.Check(err)
+	copy(image[offset:], b)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), image, 0o600))
 }
 
 func parseVM(args []string) (vmop.VM, error) {

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -67,22 +68,22 @@ func checkName(name, tooLong, invalid string) error {
 const megabyte = 1 << 20
 
 // parseSize reads a size of what ("disk", "memory"). It is a multiple of one
-// megabyte, cut to that with a warning.
-func (t *tool) parseSize(what, word string) (int64, error) {
-	n, err := scaled.Parse(word)
+// megabyte, cut to that with a warning, which is for the caller to print.
+func parseSize(what, word string) (n int64, warning string, err error) {
+	n, err = scaled.Parse(word)
 	switch {
 	case err != nil:
-		return 0, failf("invalid %s size: %s: %s", what, word, strerror(err))
+		return 0, "", failf("invalid %s size: %s: %s", what, word, strerror(err))
 	case n < megabyte && n > 0 && !strings.ContainsAny(word, "bBkKmM"):
-		return 0, failf("%s size must be at least 1MB (did you mean %sM?)", what, strings.TrimSpace(word))
+		return 0, "", failf("%s size must be at least 1MB (did you mean %sM?)", what, strings.TrimSpace(word))
 	case n < megabyte:
-		return 0, failf("%s size must be at least 1MB", what)
+		return 0, "", failf("%s size must be at least 1MB", what)
 	}
 	whole := n &^ (megabyte - 1)
 	if whole != n {
-		t.warn("%s size rounded to %s", what, scaled.Format(uint64(whole)))
+		warning = fmt.Sprintf("%s size rounded to %s", what, scaled.Format(uint64(whole)))
 	}
-	return whole, nil
+	return whole, warning, nil
 }
 
 // parseCount reads a number from 1 to limit, as strtonum(3) does.

@@ -57,8 +57,8 @@ func TestParseSize(t *testing.T) {
 		{" 512M", 512 << 20, "", ""},
 		{"512m", 512 << 20, "", ""},
 		{"1048576", 1 << 20, "", ""},
-		{"1048577", 1 << 20, "", "vmctl: disk size rounded to 1.0M\n"},
-		{"4.6G", 4710 << 20, "", "vmctl: disk size rounded to 4.6G\n"},
+		{"1048577", 1 << 20, "", "disk size rounded to 1.0M"},
+		{"4.6G", 4710 << 20, "", "disk size rounded to 4.6G"},
 		{"1048575", 0, "disk size must be at least 1MB (did you mean 1048575M?)", ""},
 		{"512", 0, "disk size must be at least 1MB (did you mean 512M?)", ""},
 		{"1.9", 0, "disk size must be at least 1MB (did you mean 1.9M?)", ""},
@@ -72,11 +72,10 @@ func TestParseSize(t *testing.T) {
 		{"9E", 0, "invalid disk size: 9E: Numerical result out of range", ""},
 		{"111111111111111111111", 0, "invalid disk size: 111111111111111111111: Numerical result out of range", ""},
 	} {
-		var warned strings.Builder
-		got, err := (&tool{err: &warned}).parseSize("disk", tt.word)
-		if got != tt.want || text(err) != tt.err || warned.String() != tt.warn {
+		got, warning, err := parseSize("disk", tt.word)
+		if got != tt.want || text(err) != tt.err || warning != tt.warn {
 			t.Errorf("parseSize(%q) = %d, %q, warning %q; want %d, %q, %q",
-				tt.word, got, text(err), warned.String(), tt.want, tt.err, tt.warn)
+				tt.word, got, text(err), warning, tt.want, tt.err, tt.warn)
 		}
 	}
 }

@@ -35,7 +35,10 @@ func (t *tool) createCmd() *cobra.Command {
 	c.Flags().StringVarP(&o.base, "base", "b", "", "")
 	c.Flags().StringVarP(&o.input, "input", "i", "", "")
 	c.Flags().FuncP("size", "s", "", func(word string) (err error) {
-		o.size, err = t.parseSize("disk", word)
+		var warning string
+		if o.size, warning, err = parseSize("disk", word); warning != "" {
+			t.warn("%s", warning)
+		}
 		return err
 	})
 	return c

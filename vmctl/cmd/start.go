@@ -53,6 +53,7 @@ type startOptions struct {
 	nicCount   int
 	disks      []string
 	nics       []vmop.NICDef
+	warnings   []string // to be said when it has started
 }
 
 func (o *startOptions) register(t *tool, f *pflag.FlagSet) {
@@ -88,7 +89,10 @@ func (o *startOptions) register(t *tool, f *pflag.FlagSet) {
 		if o.memory != 0 {
 			return failf("memory specified multiple times")
 		}
-		o.memory, err = t.memory(word)
+		var warning string
+		if o.memory, warning, err = parseMemory(word); warning != "" {
+			o.warnings = append(o.warnings, warning)
+		}
 		return err
 	})
 	add(f, "cpus", "p", count(&o.cpus, maxCPUs, "cpu count", "cpus"))
@@ -133,12 +137,12 @@ func count(dst *int, limit int64, what, twice string) func(string) error {
 	}
 }
 
-func (t *tool) memory(word string) (int64, error) {
-	n, err := t.parseSize("memory", word)
+func parseMemory(word string) (n int64, warning string, err error) {
+	n, warning, err = parseSize("memory", word)
 	if err == nil && n > maxMemory {
 		err = failf("memory size too large (limit is 128G)")
 	}
-	return n, err
+	return n, warning, err
 }
 
 // start starts a VM as o says, and connects to its console if it says so.
@@ -163,7 +167,7 @@ func (t *tool) start(ctx context.Context, ref vmop.Ref, o *startOptions) error {
 	}
 	t.warn("started vm %d successfully, tty %s", res.ID, plain(res.TTY))
 	t.done(res)
-	for _, w := range files.warnings { // programs expect the line above first
+	for _, w := range append(o.warnings, files.warnings...) { // programs expect the line above first
 		t.warn("%s", w)
 	}
 	return nil
