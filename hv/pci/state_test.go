@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"vmd/hv/pci"
+	"vmd/hv/state"
 )
 
 // used is a machine that a guest has set up: BARs moved, one vector live, one
@@ -158,4 +159,56 @@ func TestRestoreBARsAnywhere(t *testing.T) {
 			t.Errorf("BAR at %#x: reads %#x, want %#x", addr, got, want)
 		}
 	}
+}
+
+// FuzzRestore has a bus restored from a state of somebody else's making. What it
+// takes it must save as it took it, and BARs stay in their windows.
+func FuzzRestore(f *testing.F) {
+	a, _ := used(f)
+	b, err := state.Encode(a.bus.Save())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b, []byte{})
+	f.Add(b, []byte{3, 0x18, 0xff, 3, 0x1b, 0xfe, 4, 0x9b, 0xc0, 4, 5, 0xff})
+	f.Add(b, []byte{3, 0x20, 0xff, 3, 0x21, 0xff, 3, 0x22, 0xff, 3, 0x23, 0xff, 3, 0x24, 0xff})
+	f.Fuzz(func(t *testing.T, b, edits []byte) {
+		var s pci.BusState
+		if state.Decode(b, &s) != nil {
+			return
+		}
+		for ; len(edits) >= 3 && len(s.Functions) > 0; edits = edits[3:] {
+			if c := s.Functions[int(edits[0])%len(s.Functions)].Config; int(edits[1]) < len(c) {
+				c[edits[1]] = edits[2]
+			}
+		}
+		m := newMachine(t)
+		m.device(4, 0x10)
+		m.device(8, 0x20)
+		if m.bus.Restore(s) != nil {
+			return
+		}
+		saved := m.bus.Save()
+		again := newMachine(t)
+		again.device(4, 0x10)
+		again.device(8, 0x20)
+		if err := again.bus.Restore(saved); err != nil {
+			t.Fatalf("what was saved is not taken: %v", err)
+		}
+		if d := cmp.Diff(saved, again.bus.Save()); d != "" {
+			t.Errorf("saved, restored and saved again (-first +second):\n%s", d)
+		}
+		for _, addr := range []uint64{0, 0xa0000, 1 << 20, mmioBase - 1, mmioEnd, 0xfee00000, highBase - 1, highBase + 1<<30} {
+			if got := m.mem(addr); got != 0xff {
+				t.Errorf("%#x, outside the windows, reads %#x", addr, got)
+			}
+		}
+		m.bus.Reset()
+		if err := m.bus.Assign(); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.mem(uint64(m.cfg(4, 0x18, 4))); got != 0x11 {
+			t.Errorf("after a reset a BAR reads %#x", got)
+		}
+	})
 }
