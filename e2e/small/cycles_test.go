@@ -28,6 +28,14 @@ const (
 	privKills = 8 // on the way
 )
 
+// cycleNICs are the interfaces of each worker's VMs: one of each kind, and all.
+var cycleNICs = [atOnce][]string{
+	{`interface tap { group "cycle" }`},
+	{`local interface`},
+	{`interface { switch "lan" locked lladdr }`},
+	{`interface tap { group "cycle" }`, `local interface`, `interface { switch "lan" locked lladdr }`},
+}
+
 // cycleBridge is the bridge behind the switch of the test.
 const cycleBridge = "vmdcycle0"
 
@@ -39,14 +47,28 @@ type ending struct {
 	to   vmop.WaitFor
 }
 
-// endings are taken in turn. The guest that powers off is gone by itself, that
-// which listens to the power button is asked to, and the others know nothing.
+// endings are taken in turn, but for the last. The guest that powers off is gone
+// by itself, that which listens to the power button is asked to, and the others
+// know nothing.
 var endings = []ending{
 	{"stop", harness.TinyButton, stopVM(false), vmop.WaitStopped},
 	{"force", harness.TinyHalt, stopVM(true), vmop.WaitStopped},
 	{"kill", harness.TinyHalt, func(_ *client.Client, vm vmop.VM) error { return unix.Kill(vm.PID, unix.SIGKILL) }, vmop.WaitCrashed},
 	{"off", harness.TinyPowerOff, nil, vmop.WaitStopped},
-	{"reset", harness.TinyReset, nil, vmop.WaitCrashed},
+	{"reset", harness.TinyReset, nil, vmop.WaitCrashed}, // until vmd has had enough
+}
+
+// resetEvery is how often it is the turn of the last ending, which is made of
+// many: it lasts for seconds.
+const resetEvery = 20
+
+// turn is the ending of a worker's turn n.
+func turn(n int) ending {
+	last := len(endings) - 1
+	if n%resetEvery == last {
+		return endings[last]
+	}
+	return endings[n%last]
 }
 
 func stopVM(force bool) func(*client.Client, vmop.VM) error {
@@ -67,8 +89,7 @@ func TestCyclesLeaveNothing(t *testing.T) {
 	for worker := range atOnce {
 		for _, e := range endings {
 			name := cycleName(e, worker)
-			conf += define(name, harness.Tiny(t, dir, name, "x", e.code), "disable",
-				`interface tap { group "cycle" }`, "local interface", `interface { switch "lan" locked lladdr }`)
+			conf += define(name, harness.Tiny(t, dir, name, "x", e.code), append([]string{"disable"}, cycleNICs[worker]...)...)
 		}
 	}
 	groups := controlGroups()
@@ -114,7 +135,7 @@ func run(t *testing.T, n int) {
 			}
 			defer c.Close()
 			for i := worker; i < n; i += atOnce {
-				e := endings[i/atOnce%len(endings)]
+				e := turn(i / atOnce)
 				if err := cycle(t.Context(), c, e, cycleName(e, worker)); err != nil {
 					t.Errorf("cycle %d, %s: %v", i, e.name, err)
 					return
