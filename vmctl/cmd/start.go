@@ -159,6 +159,9 @@ func (t *tool) start(ctx context.Context, ref vmop.Ref, o *startOptions) error {
 	defer c.Close()
 	req.Files = files.names
 	res, err := c.Start(ctx, *req, files.take()...)
+	if err != nil && code(err) == vmop.ErrNameTaken && o.template == "" {
+		return defined(err)
+	}
 	if err != nil {
 		return startFailed("start", err)
 	}
@@ -171,6 +174,17 @@ func (t *tool) start(ctx context.Context, ref vmop.Ref, o *startOptions) error {
 		t.warn("%s", w)
 	}
 	return nil
+}
+
+// defined is the message for options that a VM which is defined cannot be given.
+// Programs look for the words at the end of the first line.
+func defined(err error) error {
+	text := "start vm command failed: " + reasons[vmop.ErrRunning]
+	var e *client.Error
+	if errors.As(err, &e) && e.Detail != "" {
+		text += "\n" + progName + ": " + plain(e.Detail)
+	}
+	return because(err, "%s", text)
 }
 
 // startFailed is the message for an answer to start, or to another command that
