@@ -100,9 +100,12 @@ func die(t *testing.T, r *road, what string, kill func(), before map[string]harn
 	kill()
 	harness.WaitFor(t, "vmctl after the end of "+what, func() bool { return r.VmctlAs("alice", "status").Status == 0 })
 	sameRows(t, r, "the end of "+what, before)
-	harness.WaitFor(t, "SNMP after the end of "+what, func() bool { return len(r.column(t, 2)) == len(before) })
+	var names, states map[string]any
+	harness.WaitFor(t, "SNMP after the end of "+what, func() bool {
+		names, states = r.column(t, 2), r.column(t, 6)
+		return len(names) == len(before) && len(states) == len(before) // the last agent may have answered yet
+	})
 	took := time.Since(start) // to be read: an emulated machine may be slow
-	names, states := r.column(t, 2), r.column(t, 6)
 	for name, was := range before {
 		index := fmt.Sprint(was.ID)
 		if fmt.Sprint(names[index]) != name || fmt.Sprint(states[index]) != "4" {
