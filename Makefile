@@ -75,7 +75,7 @@ test: packages vet
 
 # T0 to T2: seconds.
 test-fast:
-	@all=$$($(GO) list ./... | grep -v '/e2e$$') && $(GO) run ./e2e/tally -- $$all
+	@all=$$($(GO) list ./... | grep -v '/e2e$$') && $(GO) run ./e2e/tally -short -- $$all
 
 # Every fuzz target for FUZZTIME.
 fuzz:

@@ -41,6 +41,15 @@ func (h *testHost) alive() {
 	}
 }
 
+// waits begins a test that waits for time-outs of seconds, beside others.
+func waits(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes long, and -short is set")
+	}
+	t.Parallel()
+}
+
 // A master that repeats each of its requests, as one that has lost patience does,
 // gets the same answers, and a SET is made once.
 func TestMasterRepeats(t *testing.T) {
@@ -108,7 +117,7 @@ func TestMasterIsSlow(t *testing.T) {
 // A master that takes connections and never says anything, or stops in the middle
 // of something, is left for a new connection, and what happened meanwhile is told.
 func TestMasterSaysNothing(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	h := newHost(t, vmop.SNMPConfig{Enabled: true, PerVM: true})
 	hole := always(func(bool, []byte, io.Writer) error { return nil })
 	p := newProxy(h, hole)
@@ -151,7 +160,7 @@ func TestMasterSaysNothing(t *testing.T) {
 // A master whose words are torn up and mixed with others is left again and again,
 // and does not bring the role down.
 func TestMasterTalksNonsense(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	h := newHost(t, vmop.SNMPConfig{Enabled: true, PerVM: true})
 	seed := uint64(0)
 	p := newProxy(h, func() filter {
@@ -216,7 +225,7 @@ func closing(n int, reason byte) filter {
 
 // A master may close the session at any time, for any reason (RFC 2741, 6.2.2).
 func TestMasterCloses(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	h := newHost(t, vmop.SNMPConfig{Enabled: true, PerVM: true})
 	reason := byte(0)
 	p := newProxy(h, func() filter {
@@ -240,7 +249,7 @@ const stopTime = time.Minute
 // A master that does nothing for a minute holds nothing up: the role takes every
 // change, keeps the last 1000 notifications, and is back by itself.
 func TestMasterStopsForAMinute(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	const vms, kept = 1500, 1000
 	h := newHost(t, vmop.SNMPConfig{Enabled: true, PerVM: true})
 	var list []vmop.VM
