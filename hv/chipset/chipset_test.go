@@ -76,6 +76,9 @@ func script(d bus.Device, size uint64, ops []byte, step func(byte)) (reads []byt
 	return reads
 }
 
+// socket is where a part sits: another can take its place.
+type socket struct{ bus.Device }
+
 func TestAbsent(t *testing.T) {
 	var d Absent
 	out8(d, 0, 1)

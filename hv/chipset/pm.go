@@ -1,6 +1,7 @@
 package chipset
 
 import (
+	"fmt"
 	"math/bits"
 	"sync"
 	"time"
@@ -186,11 +187,13 @@ func (p *PM) writeByte(off uint64, b byte) (sleep bool) {
 // ticks is the timer's value since the start, not cut to its 24 bits. The
 // product has 128 bits, so that it holds for any uptime.
 func (p *PM) ticks() uint64 {
-	d := p.cfg.Now().Sub(p.start)
-	hi, lo := bits.Mul64(uint64(max(d, 0)), pmTimerHz)
+	hi, lo := bits.Mul64(uint64(p.elapsed()), pmTimerHz)
 	q, _ := bits.Div64(hi, lo, uint64(time.Second))
 	return q
 }
+
+// elapsed is the time since the timer was 0.
+func (p *PM) elapsed() time.Duration { return max(p.cfg.Now().Sub(p.start), 0) }
 
 // latchTimer sets TMR_STS if the timer's highest bit has changed since the last
 // look.
@@ -241,16 +244,19 @@ type PMState struct {
 	Status  uint16 `cbor:"1,keyasint"`
 	Enable  uint16 `cbor:"2,keyasint"`
 	Control uint16 `cbor:"3,keyasint"`
-	Ticks   uint64 `cbor:"4,keyasint"` // of the timer, since power-on
+	Elapsed int64  `cbor:"4,keyasint"` // of the timer, ns since power-on
 	Pressed bool   `cbor:"5,keyasint"` // PressPower, not yet seen by the guest
 }
+
+// maxElapsed is more than any guest has run for, and can be computed with.
+const maxElapsed = 1 << 62
 
 // Save returns what the PM remembers.
 func (p *PM) Save() PMState {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.latchTimer()
-	return PMState{p.status, p.enable, p.control, p.ticks(), p.pressed}
+	return PMState{p.status, p.enable, p.control, int64(p.elapsed()), p.pressed}
 }
 
 // Restore puts back what Save returned; the timer goes on from where it was.
@@ -263,12 +269,14 @@ func (p *PM) Restore(s PMState) error {
 	if err != nil {
 		return err
 	}
+	if s.Elapsed < 0 || s.Elapsed > maxElapsed {
+		return fmt.Errorf("PM: the timer has run for %d ns", s.Elapsed)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.status, p.enable, p.control, p.pressed = s.Status, s.Enable, s.Control, s.Pressed
-	t := s.Ticks & pmTimerMask // no more of it can be seen
-	p.halves = t / pmTimerHalf
-	p.start = p.cfg.Now().Add(-time.Duration((t*uint64(time.Second) + pmTimerHz - 1) / pmTimerHz))
+	p.start = p.cfg.Now().Add(-time.Duration(s.Elapsed))
+	p.halves = p.ticks() / pmTimerHalf
 	p.sci.restart()
 	p.update()
 	p.setAlarm()

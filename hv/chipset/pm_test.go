@@ -198,11 +198,21 @@ func FuzzPM(f *testing.F) {
 	f.Add([]byte("\x07\x3c\xff\x03\x3c\x00\x07\x00\xff\x03\x00\x00"))
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		synctest.Test(t, func(t *testing.T) {
-			run := func() ([]byte, PMState) {
-				var sci fakeLine
-				p := NewPM(PMConfig{SCI: &sci})
-				defer p.Close()
-				reads := script(p, PMSize, ops, func(op byte) {
+			run := func(move bool) ([]byte, PMState) {
+				sci := new(fakeLine)
+				p := NewPM(PMConfig{SCI: sci})
+				at := &socket{p}
+				defer func() { p.Close() }()
+				reads := script(at, PMSize, ops, func(op byte) {
+					if move {
+						sci = new(fakeLine)
+						next := NewPM(PMConfig{SCI: sci})
+						if err := next.Restore(p.Save()); err != nil {
+							t.Fatal(err)
+						}
+						p.Close()
+						p, at.Device = next, next
+					}
 					time.Sleep(time.Duration(op) * 10 * time.Millisecond)
 					synctest.Wait()
 					if op&0x18 == 0x18 {
@@ -214,8 +224,8 @@ func FuzzPM(f *testing.F) {
 				})
 				return reads, p.Save()
 			}
-			r1, s1 := run()
-			r2, s2 := run()
+			r1, s1 := run(false)
+			r2, s2 := run(true)
 			if !bytes.Equal(r1, r2) || s1 != s2 {
 				t.Errorf("two runs differ:\n% x %+v\n% x %+v", r1, s1, r2, s2)
 			}

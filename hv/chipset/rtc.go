@@ -195,6 +195,7 @@ func (r *RTC) read(reg uint8) byte {
 }
 
 func (r *RTC) write(reg, v uint8) {
+	r.tick() // by what was set until now
 	switch {
 	case isTime(reg):
 		c := r.clock()
@@ -203,7 +204,6 @@ func (r *RTC) write(reg, v uint8) {
 			r.setClock(c)
 		}
 	case reg == rtcA:
-		r.tick()
 		if v&rtcRate != r.ram[rtcA]&rtcRate {
 			r.base, r.period = r.now(), 0
 		}
@@ -221,7 +221,6 @@ func (r *RTC) write(reg, v uint8) {
 // shows when SET goes. SET also switches the update interrupt off
 // (MC146818, register B).
 func (r *RTC) writeB(v uint8) {
-	r.tick()
 	old := r.ram[rtcB]
 	if v&^old&rtcSET != 0 {
 		r.frozen = r.clock()

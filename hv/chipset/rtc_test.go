@@ -283,19 +283,31 @@ func FuzzRTC(f *testing.F) {
 	f.Add([]byte("\x05\x00\x8b\x04\x00\x32\x04\x01\xff\x04\x00\x0c\x00\x01\x00"))
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		synctest.Test(t, func(t *testing.T) {
-			run := func() ([]byte, RTCState) {
+			run := func(move bool) ([]byte, RTCState) {
 				base := time.Now()
 				now := func() time.Time { return newClock().t.Add(time.Since(base)) }
-				var irq fakeLine
-				r := NewRTC(RTCConfig{IRQ: &irq, Now: now})
-				defer r.Close()
-				reads := script(r, RTCSize, ops, func(op byte) {
+				fresh := func() *RTC {
+					var irq fakeLine
+					return NewRTC(RTCConfig{IRQ: &irq, Now: now})
+				}
+				r := fresh()
+				at := &socket{r}
+				reads := script(at, RTCSize, ops, func(op byte) {
+					if move {
+						next := fresh()
+						if err := next.Restore(r.Save()); err != nil {
+							t.Fatal(err)
+						}
+						r.Close()
+						r, at.Device = next, next
+					}
 					time.Sleep(time.Duration(op) * 10 * time.Millisecond)
 				})
+				defer r.Close()
 				return reads, r.Save()
 			}
-			r1, s1 := run()
-			r2, s2 := run()
+			r1, s1 := run(false)
+			r2, s2 := run(true)
 			if !bytes.Equal(r1, r2) || s1 != s2 {
 				t.Errorf("two runs differ:\n% x %+v\n% x %+v", r1, s1, r2, s2)
 			}

@@ -15,14 +15,12 @@ type RTCState struct {
 	Second int64          `cbor:"6,keyasint"` // Unix time up to which the alarm was looked for
 }
 
-// maxCatchUp bounds, in seconds, how far back Restore looks for an alarm.
-const maxCatchUp = 3600
-
 // Save returns what the RTC remembers.
 func (r *RTC) Save() RTCState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.tick()
+	r.update()
 	s := RTCState{Index: r.index, Memory: r.ram, Offset: r.offset, Frozen: r.frozen, Second: r.second}
 	if d := r.periodicRate(); d > 0 {
 		s.Phase = int64(r.now().Sub(r.base) % d)
@@ -50,28 +48,10 @@ func (r *RTC) Restore(s RTCState) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.index, r.ram, r.frozen, r.offset = s.Index, s.Memory, s.Frozen, s.Offset
-	now := r.now()
-	r.base, r.period = now.Add(-time.Duration(s.Phase)), 0
-	r.catchUp(now.Unix(), s.Second)
+	r.base, r.period = r.now().Add(-time.Duration(s.Phase)), 0
+	r.second = s.Second
+	r.tick()
 	r.irq.restart()
 	r.update()
 	return nil
-}
-
-// catchUp sets the flags of the seconds after seen, up to and with now.
-func (r *RTC) catchUp(now, seen int64) {
-	r.second = now
-	if r.ram[rtcB]&rtcSET != 0 || seen >= now {
-		return
-	}
-	r.ram[rtcC] |= rtcUF
-	if seen < now-maxCatchUp { // compared so that it cannot wrap
-		seen = now - maxCatchUp
-	}
-	for t := seen + 1; t <= now; t++ {
-		if r.alarmMatches(clockOf(time.Unix(t+r.offset, 0).UTC())) {
-			r.ram[rtcC] |= rtcAF
-			return
-		}
-	}
 }

@@ -125,16 +125,32 @@ func rateOf(a uint8) time.Duration {
 func (r *RTC) tick() {
 	now := r.now()
 	if s := now.Unix(); s != r.second && r.ram[rtcB]&rtcSET == 0 {
-		r.second = s
-		r.ram[rtcC] |= rtcUF
-		if r.alarmMatches(r.clock()) {
-			r.ram[rtcC] |= rtcAF
-		}
+		r.catchUp(s, r.second)
 	}
 	if d := r.periodicRate(); d > 0 {
 		if n := int64(now.Sub(r.base) / d); n != r.period {
 			r.period = n
 			r.ram[rtcC] |= rtcPF
+		}
+	}
+}
+
+// maxCatchUp bounds, in seconds, how far back an alarm is looked for.
+const maxCatchUp = 3600
+
+// catchUp sets the flags of the seconds after seen, up to and with now: nobody
+// looked at the clock meanwhile, or it was in another machine.
+func (r *RTC) catchUp(now, seen int64) {
+	r.second = now
+	r.ram[rtcC] |= rtcUF
+	if seen > now { // the host's clock was set back
+		seen = now - 1
+	}
+	seen = max(seen, now-maxCatchUp)
+	for t := seen + 1; t <= now; t++ {
+		if r.alarmMatches(clockOf(time.Unix(t+r.offset, 0).UTC())) {
+			r.ram[rtcC] |= rtcAF
+			return
 		}
 	}
 }

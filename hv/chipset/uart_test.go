@@ -276,10 +276,17 @@ func FuzzUART(f *testing.F) {
 	f.Add([]byte("\x04\x02\x01\x04\x01\x0f\x04\x00x\x00\x02\x00\x00\x05\x00"), []byte("input"))
 	f.Add([]byte("\x07\x00\xff\x03\x00\x00\x04\x04\x1f\x04\x00a\x00\x00\x00"), []byte{})
 	f.Fuzz(func(t *testing.T, ops, input []byte) {
-		run := func() ([]byte, UARTState) {
+		run := func(move bool) ([]byte, UARTState) {
 			u := newUART()
-			rest := input
-			reads := script(u, UARTSize, ops, func(op byte) {
+			at, rest := &socket{u}, input
+			reads := script(at, UARTSize, ops, func(op byte) {
+				if move {
+					next := newUART()
+					if err := next.Restore(u.Save()); err != nil {
+						t.Fatal(err)
+					}
+					u, at.Device = next, next
+				}
 				if op&8 != 0 {
 					rest = rest[u.Input(rest):]
 				}
@@ -292,10 +299,10 @@ func FuzzUART(f *testing.F) {
 			})
 			return reads, u.Save()
 		}
-		r1, s1 := run()
-		r2, s2 := run()
+		r1, s1 := run(false)
+		r2, s2 := run(true)
 		if !bytes.Equal(r1, r2) || s1 != s2 {
-			t.Error("two runs differ")
+			t.Errorf("a port that is saved and restored after each access differs:\n% x %+v\n% x %+v", r1, s1, r2, s2)
 		}
 	})
 }
