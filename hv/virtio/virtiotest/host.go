@@ -41,6 +41,7 @@ type Host struct {
 	mmio  bus.Bus
 	free  mem.GPA // where Alloc goes on
 	end   mem.GPA
+	gone  map[*virtiopci.Function]bool // closed
 
 	mu    sync.Mutex
 	bells map[bellKey]pci.Doorbell
@@ -70,6 +71,7 @@ func NewHost(t testing.TB, size int) *Host {
 	h := &Host{
 		Mem: m, t: t, free: RAMBase, end: RAMBase + mem.GPA(size),
 		bells: map[bellKey]pci.Doorbell{}, lines: map[uint32]*Line{},
+		gone: map[*virtiopci.Function]bool{},
 	}
 	h.PCI = pci.NewBus(h, windows)
 	if err := h.PCI.MapConfig(nil); err != nil {
@@ -105,15 +107,23 @@ func (h *Host) insert(slot int, dev virtio.Device, o virtiopci.Options) *virtiop
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.t.Cleanup(func() {
-		if err := f.Close(); err != nil {
-			h.t.Errorf("close the device: %v", err)
-		}
-	})
+	h.t.Cleanup(func() { h.remove(f) })
 	if err := h.PCI.Add(slot, f.PCI()); err != nil {
 		h.t.Fatal(err)
 	}
 	return f
+}
+
+// remove closes a device, once.
+func (h *Host) remove(f *virtiopci.Function) {
+	h.t.Helper()
+	if h.gone[f] {
+		return
+	}
+	h.gone[f] = true
+	if err := f.Close(); err != nil {
+		h.t.Errorf("close the device: %v", err)
+	}
 }
 
 // Alloc returns n fresh bytes of guest memory, aligned to a page if n is a page

@@ -61,13 +61,13 @@ func (h *Host) Restore(slot int, dev virtio.Device, o virtiopci.Options, b []byt
 
 // Move takes the guest, whose driver d has queues qs of device f, to the machine
 // h, a Twin of its own where dev is like f's device. There the driver goes on.
-// What is saved there before it does must be the same once more. f stands still
-// until the test ends.
+// What is saved there before it does must be the same once more. f ends.
 func (d *Driver) Move(f *virtiopci.Function, h *Host, dev virtio.Device, o virtiopci.Options, qs ...*Queue) *virtiopci.Function {
 	t := h.t
 	t.Helper()
 	b := d.Host.Save(f)
 	copy(h.ram(), d.Host.ram()) // now that it changes no more
+	d.Host.remove(f)
 	n, err := h.Restore(d.Slot, dev, o, b)
 	if err != nil {
 		t.Fatalf("restore: %v", err)
