@@ -347,3 +347,31 @@ func TestNoAllocationPerFrameOfShortHeader(t *testing.T) {
 }
 
 var _ virtio.Stateful = (*vionet.Device)(nil)
+
+// Every page that an interface writes is marked, also where a frame was read
+// into buffers and then thrown away.
+func TestMarksWhatItWrites(t *testing.T) {
+	for name, features := range map[string]uint64{"plain": 0, "merged": vionet.VIRTIO_NET_F_MRG_RXBUF | vionet.VIRTIO_NET_F_GUEST_CSUM | vionet.VIRTIO_NET_F_GUEST_TSO4} {
+		t.Run(name, func(t *testing.T) {
+			g := bootMany(t, 1, vionet.Config{}, control|features, nil)
+			g.must(0, 0, 0) // not promiscuous
+			g.start(control | features)
+			g.must(0, 0, 0)
+			n := g.Host.Marks(g.fn, func() {
+				for i := range 40 {
+					g.rx.Add(virtiotest.Out(g.buf+mem.GPA(i*4096), 2048))
+				}
+			}, func() {
+				g.rx.Ring()
+				g.wire.send(to([6]byte{2, 9}, 1400), to(mac, 1000), to(mac, 1001))
+				g.rx.Wait()
+				g.rx.Wait()
+				g.wire.send(to([6]byte{2, 9}, 2000)) // for nobody here, and none comes after it
+				g.wire.idle()
+			})
+			if n < 4 || n > 45 {
+				t.Errorf("%d pages are marked", n)
+			}
+		})
+	}
+}
