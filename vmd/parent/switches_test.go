@@ -3,6 +3,7 @@ package parent
 import (
 	"testing"
 
+	"vmd/internal/imsg"
 	"vmd/internal/vmop"
 	"vmd/vmd/config"
 	"vmd/vmd/parent/statefile"
@@ -74,6 +75,32 @@ func TestSwitchesAreKept(t *testing.T) {
 	d.on(func() {
 		if d.p.switches != nil {
 			t.Errorf("kept %+v", d.p.switches)
+		}
+	})
+}
+
+// An agentx that has been taken over and has us keep something all the time does
+// not have us write to the disk all the time.
+func TestSwitchesAreSavedAtAPace(t *testing.T) {
+	d := newDaemon(t, nil)
+	keep := func(bulk bool) {
+		body, err := imsg.Marshal(vmop.SNMPSwitches{Bulk: bulk})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.p.keepSwitches(imsg.Msg{Payload: body})
+	}
+	d.on(func() {
+		keep(true)
+		if !d.p.dirty {
+			t.Error("the first is not saved")
+		}
+		d.p.dirty = false // it is
+		for i := range 100 {
+			keep(i%2 == 0)
+		}
+		if d.p.dirty {
+			t.Error("others are saved in the same second")
 		}
 	})
 }
