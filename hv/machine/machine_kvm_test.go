@@ -61,12 +61,20 @@ func TestEndings(t *testing.T) {
 func TestTripleFault(t *testing.T) {
 	m, _ := newMachine(t, nil)
 	put(t, m, 0x0f, 0x0b) // ud2
+	protect(t, m)
+	start(t, m)
+	end(t, m, TripleFault)
+}
+
+// protect puts the first vCPU into protected mode without an IDT: an exception
+// cannot be delivered.
+func protect(t *testing.T, m *Machine) {
+	t.Helper()
 	v := m.vcpus[0].kvm
 	s, err := v.Sregs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Protected mode without an IDT: the exception cannot be delivered.
 	code := kvm.Segment{Limit: 0xffffffff, Selector: 8, Type: 11, Present: 1, DB: 1, S: 1, G: 1}
 	data := code
 	data.Selector, data.Type = 16, 3
@@ -75,8 +83,6 @@ func TestTripleFault(t *testing.T) {
 	if err := v.SetSregs(s); err != nil {
 		t.Fatal(err)
 	}
-	start(t, m)
-	end(t, m, TripleFault)
 }
 
 func TestKilled(t *testing.T) {
