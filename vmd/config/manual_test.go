@@ -1,11 +1,15 @@
 package config
 
 import (
+	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
+
+	"vmd/internal/testenv"
 )
 
 func manual(t *testing.T) string {
@@ -14,6 +18,26 @@ func manual(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return string(data)
+}
+
+// TestManualsAreClean has mandoc look for mistakes in the manuals of vmd.
+func TestManualsAreClean(t *testing.T) {
+	mandoc := testenv.Tool(t, "mandoc")
+	for _, name := range []string{"../vm.conf.5", "../vmd.8"} {
+		out, err := exec.Command(mandoc, "-T", "lint", name).CombinedOutput()
+		for line := range strings.Lines(string(out)) {
+			switch {
+			case strings.Contains(line, "referenced manual not found"), strings.Contains(line, "mandoc.db"):
+				// Whether other manuals are installed is no matter of this one.
+			case strings.Contains(line, "possible typo in section name: Sh SNMP instead of NAME"):
+			default:
+				t.Errorf("%s", line)
+			}
+		}
+		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestManualExamples loads every example of vm.conf(5).
