@@ -163,14 +163,16 @@ func (m *Machine) firmwareFiles(dev BootDevice) ([]chipset.FWCfgFile, error) {
 }
 
 // bootOrder is the content of fileBootOrder: the path of the one device and
-// HALT, one a line. It is empty where firmware is to choose, and where there
-// is no such device. Booting from the network is the kernel's loader's affair,
-// so that firmware only halts.
+// HALT, one a line; HALT alone where there is no such device. It is empty where
+// firmware is to choose. Booting from the network is the kernel's loader's
+// affair, so that firmware only halts.
 func (m *Machine) bootOrder(dev BootDevice) string {
+	if dev == BootAny {
+		return ""
+	}
 	first := map[BootDevice]struct{ slot, end int }{
 		BootDisk: {pci.SlotDisk, pci.SlotNIC},
 		BootCD:   {pci.SlotCD, pci.SlotCD + 1},
-		BootNet:  {pci.SlotNIC, pci.SlotRNG},
 	}[dev]
 	found := -1
 	m.pci.Functions(func(slot int, _ *pci.Function) {
@@ -179,14 +181,11 @@ func (m *Machine) bootOrder(dev BootDevice) string {
 		}
 	})
 	if found < 0 {
-		return ""
+		return bootHalt
 	}
 	path := fmt.Sprintf(pathOfSlot, found)
-	switch dev {
-	case BootCD:
+	if dev == BootCD {
 		path += pathOfFirstOfBus
-	case BootNet:
-		return bootHalt
 	}
 	return strings.Join([]string{path, bootHalt}, "\n")
 }

@@ -280,10 +280,12 @@ func TestBootOrder(t *testing.T) {
 		{full, BootAny, ""},
 		{full, BootDisk, "/pci@i0cf8/*@4\nHALT"},
 		{full, BootCD, "/pci@i0cf8/*@3/*@0/*@0,0\nHALT"},
-		{full, BootNet, ""}, // it has no interface
+		{full, BootNet, "HALT"},
 		{net, BootNet, "HALT"},
-		{empty, BootDisk, ""},
-		{empty, BootCD, ""},
+		// What is not there is not replaced by something else.
+		{empty, BootAny, ""},
+		{empty, BootDisk, "HALT"},
+		{empty, BootCD, "HALT"},
 	} {
 		if got := c.m.bootOrder(c.dev); got != c.want {
 			t.Errorf("device %d: %q, want %q", c.dev, got, c.want)
