@@ -92,8 +92,7 @@ func (l *Loop) read(c *imsg.Conn, pause func(), handle func(imsg.Msg), gone func
 			select {
 			case <-next:
 				pause()
-			case <-l.done:
-				c.Close()
+			case <-l.done: // c stays open, for the last words of who ran the loop
 				return
 			}
 		}
