@@ -40,6 +40,8 @@ type Daemon struct {
 
 	t    testing.TB
 	args []string
+	env  []string              // for it and for vmctl, beside our own
+	attr func(*exec.Cmd) error // what else its process is to have; may be nil
 	cmd  *exec.Cmd
 	done chan struct{}
 
@@ -107,6 +109,12 @@ func (d *Daemon) Start() {
 	d.t.Helper()
 	cmd := exec.Command(Program(d.t, "vmd"), append([]string{"-d", "-vv", "-f", d.Config}, d.args...)...)
 	cmd.Stdout, cmd.Stderr = (*logWriter)(d), (*logWriter)(d)
+	cmd.Env = append(os.Environ(), d.env...)
+	if d.attr != nil {
+		if err := d.attr(cmd); err != nil {
+			d.t.Fatal(err)
+		}
+	}
 	// A guest outlives a vmd that was killed, with the pipe of its log.
 	cmd.WaitDelay = time.Second
 	if err := cmd.Start(); err != nil {
@@ -230,8 +238,7 @@ func (d *Daemon) Vmctl(args ...string) string {
 // VmctlAs runs vmctl with the uid and the groups of a user.
 func (d *Daemon) VmctlAs(name string, args ...string) Result {
 	d.t.Helper()
-	cmd := exec.Command(Program(d.t, "vmctl"), args...)
-	cmd.Dir = "/"
+	cmd := d.Command(args...)
 	if name != "root" {
 		cred, err := Credential(name)
 		if err != nil {
@@ -240,6 +247,13 @@ func (d *Daemon) VmctlAs(name string, args ...string) Result {
 		cmd.SysProcAttr = sysProcAttr(cred)
 	}
 	return Run(d.t, cmd)
+}
+
+// Command is vmctl with arguments, as root, for the test to run as it likes.
+func (d *Daemon) Command(args ...string) *exec.Cmd {
+	cmd := exec.Command(Program(d.t, "vmctl"), args...)
+	cmd.Dir, cmd.Env = "/", append(os.Environ(), d.env...)
+	return cmd
 }
 
 // Run runs a command for as long as Patience allows.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -87,8 +86,7 @@ func (d *Daemon) Console(name string) *Console { return d.ConsoleAs("root", name
 // ConsoleAs opens vmctl console NAME as a user.
 func (d *Daemon) ConsoleAs(user, name string) *Console {
 	d.t.Helper()
-	cmd := exec.Command(Program(d.t, "vmctl"), "console", name)
-	cmd.Dir = "/"
+	cmd := d.Command("console", name)
 	if user != "root" {
 		cred, err := Credential(user)
 		if err != nil {
@@ -124,6 +122,14 @@ func (c *Console) Say(line string) {
 	if _, err := io.WriteString(c.rw, line+"\n"); err != nil {
 		c.Reached("\x00", time.Second) // for what it said last
 		c.t.Fatalf("console %s: type %q: %v; it said:\n%s", c.name, line, err, c.seen.Bytes())
+	}
+}
+
+// Type types text, without a newline.
+func (c *Console) Type(text string) {
+	c.t.Helper()
+	if _, err := io.WriteString(c.rw, text); err != nil {
+		c.t.Fatalf("console %s: type %q: %v", c.name, text, err)
 	}
 }
 

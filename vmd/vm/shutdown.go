@@ -67,6 +67,10 @@ func (v *vm) tellDriver(c vmmci.Command) {
 
 // stop asks the guest to power off, or switches it off.
 func (v *vm) stop(r vmop.VMStopRequest) {
+	if v.sent { // the manager has taken note
+		v.machine.Stop()
+		return
+	}
 	if r.Force {
 		v.kill("stopped by force")
 		return
