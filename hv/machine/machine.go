@@ -89,6 +89,7 @@ type Machine struct {
 	timer   bool             // KVM_CAP_TSC_DEADLINE_TIMER
 
 	physBits   int
+	tscKHz     int
 	bootDevice BootDevice
 	saving     saving
 
@@ -225,7 +226,10 @@ func (m *Machine) addVCPUs(sys *kvm.System) error {
 
 // init gives a new vCPU its CPUID and MSRs. KVM has made the first one ready to
 // run and leaves the others waiting for INIT and SIPI.
-func (v *vcpu) init() error {
+func (v *vcpu) init() (err error) {
+	if v.m.tscKHz, err = v.kvm.TSCKHz(); err != nil {
+		return err
+	}
 	if err := v.setCPUID(kvmOnly); err != nil {
 		return err
 	}
@@ -233,11 +237,7 @@ func (v *vcpu) init() error {
 }
 
 func (v *vcpu) setCPUID(s signatures) error {
-	khz, err := v.kvm.TSCKHz()
-	if err != nil {
-		return err
-	}
-	t := cpuTopology{id: v.id, count: v.m.cfg.CPUs, tscKHz: khz, deadline: v.m.timer}
+	t := cpuTopology{id: v.id, count: v.m.cfg.CPUs, tscKHz: v.m.tscKHz, deadline: v.m.timer}
 	v.cpuid = guestCPUID(v.m.cpuid, t, s)
 	return v.kvm.SetCPUID(v.cpuid)
 }

@@ -31,7 +31,7 @@ func (p *pace) estimate(left uint64) time.Duration {
 	if left == 0 || p.rate == 0 {
 		return 0 // nothing, or nothing but zero pages so far
 	}
-	return time.Duration(min(float64(left*pageSize)/p.rate*float64(time.Second), float64(1<<62)))
+	return time.Duration(min(float64(left)*pageSize/p.rate*float64(time.Second), 1<<62))
 }
 
 // pause says whether it is time, with left pages to go; and whether because there

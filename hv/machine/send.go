@@ -145,11 +145,7 @@ type sending struct {
 }
 
 func (s *sending) run(ctx context.Context) (err error) {
-	sh, err := s.m.shape()
-	if err != nil {
-		return err
-	}
-	if err := s.w.Put(state.Machine, sh); err != nil {
+	if err := s.w.Put(state.Machine, s.m.shape()); err != nil {
 		return err
 	}
 	s.pace = pace{maxPause: s.o.MaxPause, maxRounds: s.o.MaxRounds}

@@ -34,22 +34,19 @@ type cpuidLeaf struct {
 	EDX      uint32
 }
 
-// shape describes m.
-func (m *Machine) shape() (shape, error) {
-	khz, err := m.vcpus[0].kvm.TSCKHz()
-	if err != nil {
-		return shape{}, err
-	}
+// shape describes m. It asks no vCPU: one that runs does not answer before it
+// leaves the guest.
+func (m *Machine) shape() shape {
 	s := shape{
 		Version: Version, Memory: m.cfg.Memory, CPUs: m.cfg.CPUs, UUID: m.cfg.UUID,
-		ROM: uint32(len(m.rom)), Device: m.bootDevice, PhysBits: m.physBits, TSCKHz: khz,
+		ROM: uint32(len(m.rom)), Device: m.bootDevice, PhysBits: m.physBits, TSCKHz: m.tscKHz,
 	}
 	for _, e := range m.vcpus[0].cpuid {
 		s.CPUID = append(s.CPUID, cpuidLeaf{
 			Function: e.Function, Index: e.Index, Flags: e.Flags, EAX: e.EAX, EBX: e.EBX, ECX: e.ECX, EDX: e.EDX,
 		})
 	}
-	return s, nil
+	return s
 }
 
 func (s *shape) cpuid() []kvm.CPUIDEntry {
@@ -89,10 +86,7 @@ const tscTolerance = 250
 
 // become makes the new machine m one of shape s, which fits.
 func (m *Machine) become(s *shape) error {
-	khz, err := m.vcpus[0].kvm.TSCKHz()
-	if err != nil {
-		return err
-	}
+	khz := m.tscKHz
 	d := int64(khz) - int64(s.TSCKHz)
 	equal := s.TSCKHz > 0 && max(d, -d) <= int64(khz)*tscTolerance/1e6
 	if !equal && (s.TSCKHz <= 0 || s.TSCKHz > 1<<31-1 || !m.saving.scaling) {
@@ -111,12 +105,12 @@ func (m *Machine) become(s *shape) error {
 			return fmt.Errorf("vCPU %d: %w", v.id, err)
 		}
 	}
-	m.bootDevice = s.Device
+	m.tscKHz, m.bootDevice = s.TSCKHz, s.Device
 	m.physBits = s.PhysBits
 	if s.ROM == 0 {
 		return nil
 	}
-	_, err = m.mapROM(int(s.ROM))
+	_, err := m.mapROM(int(s.ROM))
 	return err
 }
 
