@@ -27,9 +27,12 @@ import (
 	"vmd/internal/testenv"
 )
 
+// wall says that time is that of a clock.
+var wall bool
+
 func main() {
 	rounds := flag.Int("n", 3, "`rounds` that count; one before them does not")
-	wall := flag.Bool("wall", false, "measure with the clock")
+	flag.BoolVar(&wall, "wall", false, "measure with the clock; vhost is measured so only")
 	only := flag.String("only", "", "measure this `machine` only")
 	what := flag.String("section", "", "measure this `section` only: "+sectionNames())
 	flag.Parse()
@@ -38,7 +41,7 @@ func main() {
 	if testenv.InLab() {
 		err = inside(*what, *rounds, *only)
 	} else {
-		status, err = outside(*wall, "-n", strconv.Itoa(*rounds), "-only", *only, "-section", *what)
+		status, err = outside("-n", strconv.Itoa(*rounds), "-only", *only, "-section", *what, fmt.Sprintf("-wall=%t", wall))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -81,7 +84,7 @@ func inside(what string, rounds int, only string) error {
 }
 
 // outside runs this program, with these arguments, in the lab machine.
-func outside(wall bool, args ...string) (int, error) {
+func outside(args ...string) (int, error) {
 	root, err := lab.ModuleRoot()
 	if err != nil {
 		return 0, err
