@@ -45,7 +45,7 @@ func buildGuests(k *kernel, dir string) error {
 			return err
 		}
 	}
-	return nil
+	return buildMedia(dir)
 }
 
 // guestInitrd is not compressed: unpacking would cost a guest more time than

@@ -87,6 +87,7 @@ func (h *host) guests() (string, error) {
 		return "", err
 	}
 	inputs := append([]string{guestInit, guestDHCP, stamp(bb), stamp(h.kernel.image)}, guestModules...)
+	inputs = append(inputs, mediaInputs()...)
 	return cached("guests", inputs, func(dir string) error { return buildGuests(h.kernel, dir) })
 }
 
