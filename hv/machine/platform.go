@@ -3,7 +3,8 @@ package machine
 import "vmd/hv/mem"
 
 // Version numbers the machine that a guest sees: slots, ids, tables, CPUID. It
-// goes up with any change that a guest could notice.
+// goes up with any change that a guest could notice, and with any change of the
+// state that a machine sends: testdata/abi.v1 says what is in it.
 const Version = 1
 
 // The guest's physical address space.
