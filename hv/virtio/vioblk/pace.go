@@ -27,8 +27,9 @@ func (p *pace) note(r *Request, took time.Duration) {
 	}
 }
 
-// limit is how long a request may take that the host's memory answers.
-func limit(r *Request) time.Duration { return prompt + time.Duration(2*r.Len) }
+// limit is how long a request may take that the host's memory answers: 4 ns a
+// byte leave room for the first write to a page of a file.
+func limit(r *Request) time.Duration { return prompt + time.Duration(4*r.Len) }
 
 // slow says whether r is likely to take long.
 func (p *pace) slow(r *Request) bool {
