@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"time"
 
 	"vmd/hv/disk"
 	"vmd/hv/state"
@@ -33,15 +34,20 @@ const (
 	contentFew    = 4 << 20
 )
 
+// contentQuiet is how long nothing may be sent: the receiver must not think that
+// we are gone, because much of a disk is empty.
+const contentQuiet = streamPatience / 6
+
 // contents sends what is on the disks.
 type contents struct {
 	w      *state.Writer
 	drives []*drive
-	buf    []byte // of one section
+	buf    []byte    // of one section
+	spoke  time.Time // when the receiver last got something
 }
 
 func newContents(w *state.Writer, drives []*drive) *contents {
-	return &contents{w: w, drives: drives, buf: make([]byte, pieceHeader+pieceMax)}
+	return &contents{w: w, drives: drives, buf: make([]byte, pieceHeader+pieceMax), spoke: time.Now()}
 }
 
 // live sends everything while the guest runs. What it changes then is
@@ -132,7 +138,7 @@ func (c *contents) piece(i int, off, n int64, again bool) error {
 	}
 	kind := uint32(pieceData)
 	if isZero(data) {
-		if !again {
+		if !again && time.Since(c.spoke) < contentQuiet {
 			return nil
 		}
 		kind, data = pieceZeros, nil
@@ -142,7 +148,14 @@ func (c *contents) piece(i int, off, n int64, again bool) error {
 	le.PutUint32(c.buf[4:], kind)
 	le.PutUint64(c.buf[8:], uint64(off))
 	le.PutUint64(c.buf[16:], uint64(n))
-	return c.w.Section(state.Disk, c.buf[:pieceHeader+len(data)])
+	if err := c.w.Section(state.Disk, c.buf[:pieceHeader+len(data)]); err != nil {
+		return err
+	}
+	if time.Since(c.spoke) < contentQuiet {
+		return nil
+	}
+	c.spoke = time.Now()
+	return c.w.Flush()
 }
 
 var zeroPiece [pieceMax]byte

@@ -133,6 +133,25 @@ func TestContentsOfEmptyDisk(t *testing.T) {
 	}
 }
 
+// Where much has been written that is zero, the receiver hears of us all the same.
+func TestContentsSpeakUp(t *testing.T) {
+	d := newDrive(t, 3*pieceMax)
+	d.image.WriteAtV([][]byte{make([]byte, 3*pieceMax)}, 0)
+	var out bytes.Buffer
+	c := newContents(state.NewWriter(&out), []*drive{d})
+	c.spoke = time.Now().Add(-contentQuiet)
+	if err := c.live(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	c.unwatch()
+	if out.Len() == 0 {
+		t.Fatal("nothing was sent")
+	}
+	if err := readPieces(state.NewReader(&out), []*drive{newDrive(t, 3*pieceMax)}); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Error(err)
+	}
+}
+
 func TestContentsEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -277,10 +277,13 @@ func (v *vm) pauseGuest(vmop.VMID) {
 func (v *vm) unpause(vmop.VMID) {
 	err := v.moving()
 	if err == nil && v.unlocked {
-		err = v.tryDrives() // fails if it does run elsewhere, and the disks are the same
+		if err := v.tryDrives(); err != nil {
+			v.tell(vmop.EventError, vmop.ErrDiskLocked, fmt.Errorf("the guest runs on another host, by the look of it: %w", err))
+			return
+		}
+		v.unlocked = false
 	}
 	if err == nil {
-		v.unlocked = false
 		err = v.machine.Resume()
 	}
 	if err == nil {
