@@ -297,11 +297,45 @@ func TestSendRefusals(t *testing.T) {
 	} {
 		m := newMover(t)
 		m.server.Answer(vmop.Send, vmop.Result{Code: c.code})
-		m.want(<-vmctl(null(t), null(t), "send", "web"), 1, c.want)
+		m.want(<-vmctl(null(t), file(t), "send", "web"), 1, c.want)
 	}
 	m := newMover(t)
 	m.server.Silent(vmop.Send)
-	m.want(<-vmctl(null(t), null(t), "send", "web"), 1, "vmctl: pipe closed\n")
+	m.want(<-vmctl(null(t), file(t), "send", "web"), 1, "vmctl: pipe closed\n")
+}
+
+// What goes to /dev/null is lost, and so would be the guest.
+func TestSendNowhere(t *testing.T) {
+	m := newMover(t)
+	m.want(<-vmctl(null(t), null(t), "send", "web"), 1, "vmctl: a VM cannot be kept on a device")
+	if asked := m.server.Requests(); len(asked) > 0 {
+		t.Errorf("vmd was asked %v", asked)
+	}
+}
+
+func file(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// FuzzReadGuest: whatever comes, it is a guest or a message.
+func FuzzReadGuest(f *testing.F) {
+	var b bytes.Buffer
+	w := state.NewWriter(&b)
+	w.Put(state.Definition, webGuest)
+	w.Flush()
+	f.Add(b.Bytes())
+	f.Add(b.Bytes()[:20])
+	f.Add([]byte("vmdstate"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		if _, err := readGuest(bytes.NewReader(in)); err != nil && err.Error() == "" {
+			t.Error("an error without a word")
+		}
+	})
 }
 
 func TestMoveArguments(t *testing.T) {

@@ -67,6 +67,9 @@ func (t *tool) send(ctx context.Context, o *sendOptions) error {
 	if onTerminal(t.out) {
 		return failf("a VM cannot be shown on a terminal: send it to a file, or to vmctl receive")
 	}
+	if nowhere(t.out) {
+		return failf("a VM cannot be kept on a device: send it to a file, or to vmctl receive")
+	}
 	signal.Ignore(unix.SIGPIPE) // we have more to say than the shell
 	c, err := t.dial(ctx)
 	if err != nil {

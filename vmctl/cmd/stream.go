@@ -56,6 +56,17 @@ func (c *counting) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// nowhere reports whether what is written to w can hardly be read again, as with
+// /dev/null.
+func nowhere(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
+}
+
 // How long, and how often, is looked whether the output has been read.
 const (
 	drainPatience = time.Minute
