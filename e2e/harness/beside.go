@@ -113,12 +113,14 @@ type Move struct {
 
 // MoveOptions say how a Move goes. Cut, if not 0, is after how many bytes the
 // pipe breaks. After Stall bytes, if not 0, nothing moves until Begun has
-// returned; it is called when both programs run.
+// returned; it is called when both programs run. CutBack, if not 0, is after how
+// many bytes the way back breaks.
 type MoveOptions struct {
 	VM, As  string
 	Confirm bool
 	Cut     int64
 	Stall   int64
+	CutBack int64
 	Send    []string // further arguments
 	Receive []string
 	Begun   func(send, receive *os.Process)
@@ -150,6 +152,11 @@ func (d *Daemon) MoveTo(to *Daemon, o MoveOptions) Move {
 	if o.Confirm {
 		back, forth = pipe()
 		s.Stdin, r.Stdout = back, forth
+	}
+	if o.CutBack > 0 {
+		from, to := pipe()
+		go carry(to, back, o.CutBack)
+		s.Stdin, back = from, from
 	}
 	var m Move
 	var serr, rerr strings.Builder

@@ -382,3 +382,29 @@ func TestSentStaysAway(t *testing.T) {
 	refused(t, w.a.VmctlAs("root", "start", "a"), fmt.Sprintf("vmctl: could not open disk image(s): disk %q: it is in use by another VM or program\nvmctl: see vmctl status -v for who has it", w.disk))
 	w.counts()
 }
+
+// The way back breaks when the receiver has been told to run the guest: nobody
+// can know whether it does. The guest stays here, too, but does not run.
+func TestMoveUnsure(t *testing.T) {
+	w := newTravel(t, "")
+	m := w.a.MoveTo(w.b, harness.MoveOptions{VM: "a", Confirm: true, CutBack: 8})
+	if m.Received.Status != 0 {
+		t.Fatalf("receive: %s", m.Received.Stderr)
+	}
+	if m.Sent.Status != 1 || !strings.Contains(m.Sent.Stderr, "vmctl: vm a is paused here") {
+		t.Errorf("send: status %d, %s", m.Sent.Status, m.Sent.Stderr)
+	}
+	w.a.Await("a", "paused")
+	w.b.Await("a", "running")
+	if r := w.a.VmctlAs("root", "unpause", "a"); r.Status == 0 || !strings.Contains(r.Stderr, "runs on another host") {
+		t.Errorf("unpause: status %d, %s", r.Status, r.Stderr)
+	}
+	if r := w.a.VmctlAs("root", "send", "a"); r.Status == 0 {
+		t.Error("it was sent once more")
+	}
+	w.b.Vmctl("stop", "-fw", "a")
+	w.a.Vmctl("unpause", "a")
+	w.counts()
+	w.move(harness.MoveOptions{Confirm: true})
+	w.counts()
+}
