@@ -142,6 +142,7 @@ type sending struct {
 	pace  pace
 	began time.Time
 	stats SendStats
+	ran   bool // before freeze
 }
 
 func (s *sending) run(ctx context.Context) (err error) {
@@ -154,7 +155,7 @@ func (s *sending) run(ctx context.Context) (err error) {
 	defer s.c.close()
 	defer func() {
 		if e := s.c.untrack(); err == nil && e != nil {
-			err = e
+			err = s.thaw(e)
 		}
 		s.count()
 	}()
@@ -186,9 +187,7 @@ func (s *sending) progress(left uint64) {
 
 // finish pauses the guest and sends the rest. If that fails the guest goes on.
 func (s *sending) finish(ctx context.Context) error {
-	m := s.m
-	news, err := m.freeze()
-	if err != nil {
+	if err := s.freeze(); err != nil {
 		return err
 	}
 	at := time.Now()
@@ -197,31 +196,36 @@ func (s *sending) finish(ctx context.Context) error {
 	stop := context.AfterFunc(limited, s.w.Interrupt)
 	defer stop()
 	s.c.ctx = limited
-	err = s.rest()
+	err := s.rest()
 	s.stats.Pause = time.Since(at)
 	if cause := context.Cause(limited); err != nil && cause != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%w (%w)", cause, err)
 	}
+	return s.thaw(err)
+}
+
+// freeze pauses the machine so that only Send can let it go on.
+func (s *sending) freeze() (err error) {
+	m := s.m
 	m.ctl.Lock()
 	defer m.ctl.Unlock()
-	m.moving = false
-	if err != nil && news {
-		if e := m.resume(); e != nil {
-			return errors.Join(err, e)
-		}
+	if s.ran, err = m.pause(); err == nil {
+		m.moving = true
 	}
 	return err
 }
 
-// freeze pauses the machine so that only Send can let it go on, and says whether
-// it ran before.
-func (m *Machine) freeze() (news bool, err error) {
+// thaw ends what freeze began: if there is an error the machine goes on, unless
+// it was paused before.
+func (s *sending) thaw(err error) error {
+	m := s.m
 	m.ctl.Lock()
 	defer m.ctl.Unlock()
-	if news, err = m.pause(); err == nil {
-		m.moving = true
+	m.moving = false
+	if err == nil || !s.ran {
+		return err
 	}
-	return news, err
+	return errors.Join(err, m.resume())
 }
 
 // rest writes what is left once the guest stands still.
