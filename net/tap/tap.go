@@ -3,6 +3,9 @@ package tap
 import (
 	"errors"
 	"fmt"
+	"os"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,18 +26,15 @@ var ErrNotTap = errors.New("not a tap with IFF_VNET_HDR and IFF_NO_PI")
 // Tap is an open tap: frames go in and out by its descriptor, each with a
 // virtio_net_hdr of 12 bytes before it, little-endian. One goroutine may read
 // while another writes.
-//
-// Whoever waits for a frame does so in the kernel, with a thread of its own: the
-// runtime's poller would take more system calls, and wake more threads, than the
-// frame itself.
 type Tap struct {
 	fd   int
-	bell int  // eventfd of Wake
+	file *os.File // copy of fd that waits in the runtime's poller
+	raw  syscall.RawConn
 	many bool // one of several queues, or of one that could have them
 
-	rd   transfer // of the goroutine that reads, as are the next
-	wait [2]unix.PollFd
-	rung [8]byte
+	rd    transfer // of the goroutine that reads
+	wait  bool
+	tryRd func(uintptr) bool // rd, as the poller wants it; made once
 
 	wr transfer // of the goroutine that writes
 }
@@ -46,22 +46,34 @@ func New(fd int) (*Tap, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("tap: %w", err), unix.Close(fd))
 	}
-	bell, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("tap: make an eventfd: %w", err), unix.Close(fd))
+	t := &Tap{fd: fd, many: flags&unix.IFF_MULTI_QUEUE != 0}
+	t.tryRd = t.tryRead
+	if err := t.Return(); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
 	}
-	return &Tap{
-		fd: fd, bell: bell, many: flags&unix.IFF_MULTI_QUEUE != 0,
-		wait: [2]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(bell), Events: unix.POLLIN}},
-	}, nil
+	return t, nil
 }
 
 // Lend returns the descriptor for the kernel's own data path (vhost) to move the
-// frames. Until Return nobody may read or write.
-func (t *Tap) Lend() (int, error) { return t.fd, nil }
+// frames, and takes the tap out of the poller, which would wake for each. Until
+// Return nobody may read, write or wake.
+func (t *Tap) Lend() (int, error) { return t.fd, t.file.Close() }
 
 // Return takes the tap back that was lent.
-func (t *Tap) Return() error { return nil }
+func (t *Tap) Return() error {
+	fd, err := unix.FcntlInt(uintptr(t.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("tap: %w", err)
+	}
+	t.file = os.NewFile(uintptr(fd), "tap")
+	if t.raw, err = t.file.SyscallConn(); err == nil {
+		err = t.file.SetReadDeadline(time.Time{}) // fails if the poller has no part in it
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("tap: %w", err), t.file.Close())
+	}
+	return nil
+}
 
 // setup makes the descriptor what the rest of the package relies on, and returns
 // the tap's flags.
@@ -128,39 +140,22 @@ func (t *Tap) ReadFrame(bufs [][]byte, wait bool) (int, error) {
 	if err := t.rd.set(bufs); err != nil {
 		return 0, err
 	}
-	for {
-		if wait {
-			if woken, err := t.await(); woken || err != nil {
-				return 0, err
-			}
-		}
-		t.rd.run(unix.SYS_READV, uintptr(t.fd))
-		if !wait || t.rd.errno != unix.EAGAIN {
-			return t.rd.done, t.rd.err()
-		}
+	t.wait = wait
+	err := t.raw.Read(t.tryRd)
+	if errors.Is(err, os.ErrDeadlineExceeded) { // Wake
+		return 0, t.file.SetReadDeadline(time.Time{})
 	}
+	if err == nil {
+		err = t.rd.err()
+	}
+	return t.rd.done, err
 }
 
-// await waits until there is something to read, and says whether it was Wake
-// that ended the wait.
-func (t *Tap) await() (woken bool, err error) {
-	for {
-		_, err := unix.Ppoll(t.wait[:], nil, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return false, fmt.Errorf("wait for a frame: %w", err)
-		}
-		if t.wait[1].Revents == 0 {
-			return false, nil
-		}
-		_, err = unix.Read(t.bell, t.rung[:])
-		if err == unix.EAGAIN || err == unix.EINTR {
-			continue
-		}
-		return err == nil, err
-	}
+// tryRead is one attempt; it returns false to be called again when the tap
+// becomes readable.
+func (t *Tap) tryRead(fd uintptr) bool {
+	t.rd.run(unix.SYS_READV, fd)
+	return !t.wait || t.rd.errno != unix.EAGAIN
 }
 
 // WriteFrame sends the frame gathered from bufs. It neither blocks nor
@@ -176,21 +171,21 @@ func (t *Tap) WriteFrame(bufs [][]byte) error {
 	return nil
 }
 
-// one is what Wake writes: an eventfd adds it up (eventfd(2)).
-var one = [8]byte{1}
+// past is a deadline that has come.
+var past = time.Unix(1, 0)
 
-// Wake makes the ReadFrame that waits, or the next one that would, return 0. It
-// may be called from any goroutine.
-func (t *Tap) Wake() {
-	for {
-		if _, err := unix.Write(t.bell, one[:]); err != unix.EINTR {
-			return // one that is full wakes as well
-		}
+// Wake makes the ReadFrame that waits, or the next one, return 0. It may be
+// called from any goroutine.
+func (t *Tap) Wake() { _ = t.file.SetReadDeadline(past) } // fails only once closed
+
+// Close gives the descriptor up. Nobody may be writing.
+func (t *Tap) Close() error {
+	err := t.file.Close()
+	if errors.Is(err, os.ErrClosed) { // lent
+		err = nil
 	}
+	return errors.Join(err, unix.Close(t.fd))
 }
-
-// Close gives the descriptors up. Nobody may be reading or writing.
-func (t *Tap) Close() error { return errors.Join(unix.Close(t.bell), unix.Close(t.fd)) }
 
 // transfer is one readv(2) or writev(2), kept so that it need not be made anew.
 type transfer struct {

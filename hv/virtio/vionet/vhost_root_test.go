@@ -21,7 +21,7 @@ const etherType = 0x88b5
 
 // host is the other end of a guest's tap.
 type host struct {
-	t    *testing.T
+	t    testing.TB
 	sock int
 	to   unix.SockaddrLinklayer
 }
@@ -62,7 +62,7 @@ func bootVhost(t *testing.T, c vionet.Config, features uint64, warn func(error))
 	return g, otherEnd(t, name)
 }
 
-func otherEnd(t *testing.T, name string) *host {
+func otherEnd(t testing.TB, name string) *host {
 	t.Helper()
 	ifr, err := unix.NewIfreq(name)
 	if err != nil {
