@@ -81,9 +81,13 @@ func lookOther(pattern string) string {
 	return found[len(found)-1]
 }
 
+// mediaForm names how media are made: another form, another name, or the cache
+// would go on with the old ones.
+const mediaForm = "media 2"
+
 // mediaInputs are what buildMedia depends on.
 func mediaInputs() []string {
-	in := []string{cdMenu, diskMenu, stamp(grubFiles)}
+	in := []string{mediaForm, cdMenu, diskMenu, stamp(grubFiles)}
 	for _, name := range []string{"grub-mkrescue", "grub-mkimage", "xorriso", "mke2fs"} {
 		path, err := lookTool(name)
 		in = append(in, fmt.Sprint(path, err))
