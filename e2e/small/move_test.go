@@ -408,3 +408,38 @@ func TestMoveUnsure(t *testing.T) {
 	w.move(harness.MoveOptions{Confirm: true})
 	w.counts()
 }
+
+// A VM can go to another name on the same host, through a file too.
+func TestMoveToItself(t *testing.T) {
+	w := newTravel(t, "")
+	m := w.a.MoveTo(w.a, harness.MoveOptions{VM: "a", As: "twin", Confirm: true})
+	if m.Sent.Status != 0 || m.Received.Status != 0 {
+		t.Fatalf("send: %sreceive: %s", m.Sent.Stderr, m.Received.Stderr)
+	}
+	twin := w.a.Await("twin", "running")
+	if row := w.a.Row("a"); row.State != "stopped" || row.UUID != twin.UUID || row.Interfaces[0].MAC != twin.Interfaces[0].MAC {
+		t.Errorf("a is %+v, its twin %+v", row, twin)
+	}
+	f, err := os.CreateTemp(t.TempDir(), "stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := w.a.Command("send", "twin")
+	send.Stdout = f
+	if err := send.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := w.a.Rows()["twin"]; ok {
+		t.Error("a VM that no configuration has is still known")
+	}
+	for _, want := range []bool{true, false} { // but once only
+		f.Seek(0, 0)
+		receive := w.a.Command("receive", "a")
+		receive.Stdin = f
+		if out, err := receive.CombinedOutput(); (err == nil) != want {
+			t.Errorf("receive: %v: %s", err, out)
+		}
+	}
+	w.tty = nil
+	w.counts()
+}
