@@ -114,13 +114,15 @@ type Move struct {
 // MoveOptions say how a Move goes. Cut, if not 0, is after how many bytes the
 // pipe breaks. After Stall bytes, if not 0, nothing moves until Begun has
 // returned; it is called when both programs run. CutBack, if not 0, is after how
-// many bytes the way back breaks.
+// many bytes the way back breaks. Flip, if not 0, is where a bit is not what it
+// was.
 type MoveOptions struct {
 	VM, As  string
 	Confirm bool
 	Cut     int64
 	Stall   int64
 	CutBack int64
+	Flip    int64
 	Send    []string // further arguments
 	Receive []string
 	Begun   func(send, receive *os.Process)
@@ -176,6 +178,10 @@ func (d *Daemon) MoveTo(to *Daemon, o MoveOptions) Move {
 	go func() {
 		n := carryPart(toReceive, fromSend, o.Stall)
 		<-stalled
+		if o.Flip > 0 {
+			n += carryPart(toReceive, fromSend, o.Flip)
+			n += flip(toReceive, fromSend)
+		}
 		carried <- n + carry(toReceive, fromSend, o.Cut)
 	}()
 	if o.Begun != nil {
@@ -196,6 +202,15 @@ func carry(to, from *os.File, n int64) int64 {
 		n = math.MaxInt64
 	}
 	return carryPart(to, from, n)
+}
+
+// flip carries a byte, and not as it was.
+func flip(to, from *os.File) int64 {
+	var b [1]byte
+	n, _ := from.Read(b[:])
+	b[0] ^= 0x10
+	n, _ = to.Write(b[:n])
+	return int64(n)
 }
 
 // carryPart is carry that closes nothing.

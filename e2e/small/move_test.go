@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -185,6 +186,19 @@ func TestMoveCut(t *testing.T) {
 	}
 	w.here.Vmctl("stop", "-fw", "a")
 	harness.NothingRemains(t)
+}
+
+// A stream that is not what was sent is not used.
+func TestMoveDamaged(t *testing.T) {
+	w := newTravel(t, "")
+	size := w.here.MoveTo(w.other(), harness.MoveOptions{VM: "a", Cut: 1 << 20}).Bytes
+	w.here, w.tty = w.b, nil
+	w.counts()
+	for range 10 {
+		flip := rand.Int64N(size - 100) // but for Go: then it is too late
+		t.Logf("a bit of byte %d of %d", flip, size)
+		w.stays(w.here.MoveTo(w.other(), harness.MoveOptions{VM: "a", Flip: 1 + flip, Confirm: true}))
+	}
 }
 
 func TestMovePaused(t *testing.T) {
@@ -442,4 +456,33 @@ func TestMoveToItself(t *testing.T) {
 	}
 	w.tty = nil
 	w.counts()
+}
+
+// A manager hears of a guest that leaves, and of one that comes.
+func TestSNMPMoves(t *testing.T) {
+	dir := setUp(t)
+	h := newSNMPHost(t, "notifications per-vm", define("vm", harness.Tiny(t, dir, "k", "x", harness.TinyHalt), "disable"))
+	h.await("1.2.0", int64(1))
+	h.vmd.Vmctl("start", "vm")
+	f, err := os.CreateTemp(t.TempDir(), "stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := h.vmd.Command("send", "vm")
+	send.Stdout = f
+	if err := send.Run(); err != nil {
+		t.Fatal(err)
+	}
+	f.Seek(0, 0)
+	receive := h.vmd.Command("receive", "vm")
+	receive.Stdin = f
+	if out, err := receive.CombinedOutput(); err != nil {
+		t.Fatalf("receive: %v: %s", err, out)
+	}
+	const running, shutdown, migrating = 1, 3, 8
+	want := []int{running, migrating, shutdown, migrating, running}
+	harness.WaitFor(t, "the notifications", func() bool { return len(kinds(h.traps.Text())) >= len(want) })
+	if got := kinds(h.traps.Text()); !slices.Equal(got, want) {
+		t.Errorf("notifications %v, want %v", got, want)
+	}
 }
