@@ -60,6 +60,8 @@ var abiStructs = []struct {
 	{"kvm_dirty_log", dirtyLog{}, true, "slot - dirty_bitmap"},
 	{"kvm_clear_dirty_log", clearDirtyLog{}, true, "slot num_pages first_page dirty_bitmap"},
 	{"kvm_msr_list", msrList{}, false, "nmsrs indices"},
+	{"kvm_sev_cmd", sevCmd{}, true, "id - data error sev_fd"},
+	{"kvm_enc_region", encRegion{}, true, "addr size"},
 	{"kvm_run", runPage{}, false, "request_interrupt_window - exit_reason ready_for_interrupt_injection if_flag flags cr8 apic_base io"},
 }
 
@@ -126,6 +128,8 @@ var abiNumbers = map[string]uint64{
 	"KVM_CAP_XCRS": uint64(KVM_CAP_XCRS), "KVM_CAP_TSC_CONTROL": uint64(KVM_CAP_TSC_CONTROL),
 	"KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2": uint64(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2), "KVM_CAP_XSAVE2": uint64(KVM_CAP_XSAVE2),
 	"sizeof(struct kvm_xsave)": xsaveSize,
+
+	"KVM_MEMORY_ENCRYPT_OP": KVM_MEMORY_ENCRYPT_OP, "KVM_MEMORY_ENCRYPT_REG_REGION": KVM_MEMORY_ENCRYPT_REG_REGION,
 }
 
 // ours lists what this package believes, a line each.

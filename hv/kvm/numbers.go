@@ -37,6 +37,10 @@ const (
 	KVM_ENABLE_CAP              = 0x4068aea3
 	KVM_CLEAR_DIRTY_LOG         = 0xc018aec0
 
+	// On that of an encrypted guest.
+	KVM_MEMORY_ENCRYPT_OP         = 0xc008aeba
+	KVM_MEMORY_ENCRYPT_REG_REGION = 0x8010aebb
+
 	// On a vCPU descriptor.
 	KVM_RUN             = 0xae80
 	KVM_GET_REGS        = 0x8090ae81
@@ -108,6 +112,7 @@ const (
 	KVM_CAP_EXIT_ON_EMULATION_FAILURE Cap = 204
 	KVM_CAP_XSAVE2                    Cap = 208
 	KVM_CAP_PMU_CAPABILITY            Cap = 212
+	KVM_CAP_VM_TYPES                  Cap = 235
 )
 
 // ExitReason says why KVM_RUN returned.

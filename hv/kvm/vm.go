@@ -23,9 +23,14 @@ type VM struct {
 // put three pages and one page of its own on Intel hosts (api.rst,
 // KVM_SET_TSS_ADDR, KVM_SET_IDENTITY_MAP_ADDR): below 4 GiB, outside RAM.
 func (s *System) CreateVM(tss, identity mem.GPA) (*VM, error) {
-	fd, err := ioctl(s.fd, KVM_CREATE_VM, 0)
+	return s.CreateVMOf(KVM_X86_DEFAULT_VM, tss, identity)
+}
+
+// CreateVMOf is CreateVM for a VM of a certain type: KVM_X86_*_VM.
+func (s *System) CreateVMOf(t VMType, tss, identity mem.GPA) (*VM, error) {
+	fd, err := ioctl(s.fd, KVM_CREATE_VM, uintptr(t))
 	if err != nil {
-		return nil, fmt.Errorf("KVM_CREATE_VM: %w", err)
+		return nil, fmt.Errorf("KVM_CREATE_VM of type %d: %w", t, err)
 	}
 	vm := &VM{sys: s, fd: int(fd)}
 	if err := vm.init(tss, identity); err != nil {

@@ -16,7 +16,7 @@ func TestFilterKnowsEveryKVMRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	var allowed []byte
-	for _, promise := range []string{"kvm", "kvm-receive"} {
+	for _, promise := range []string{"kvm", "kvm-receive", "kvm-encrypt"} {
 		b, err := os.ReadFile("../sandbox/testdata/" + promise + ".ok")
 		if err != nil {
 			t.Fatal(err)

@@ -74,3 +74,11 @@ var kvmReceiveRequests = []uint32{
 	0x5000aea5, // KVM_SET_XSAVE
 	0x4188aea7, // KVM_SET_XCRS
 }
+
+// kvmEncryptRequests are what only the process of an encrypted guest makes.
+// /dev/sev itself it asks for nothing: KVM does so in its place, with commands
+// about this guest only.
+var kvmEncryptRequests = []uint32{
+	0xc008aeba, // KVM_MEMORY_ENCRYPT_OP
+	0x8010aebb, // KVM_MEMORY_ENCRYPT_REG_REGION
+}

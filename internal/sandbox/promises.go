@@ -124,7 +124,7 @@ var table = map[string]func() []rule{
 	// Spawning processes that jail themselves. A filter is inherited, so
 	// this holds what a VM process calls on its way into its own.
 	"spawn": func() []rule {
-		return slices.Concat(jailing(), kvmRules(), kvmReceiveRules(), guestRules())
+		return slices.Concat(jailing(), kvmRules(), kvmReceiveRules(), kvmEncryptRules(), guestRules())
 	},
 
 	// What hv/kvm asks of /dev/kvm, a VM and a vCPU.
@@ -133,6 +133,9 @@ var table = map[string]func() []rule{
 	// The same of one that takes over a machine that ran elsewhere.
 	"kvm-receive": kvmReceiveRules,
 
+	// The same of one whose guest's memory is encrypted.
+	"kvm-encrypt": kvmEncryptRules,
+
 	// Disks, taps and the console of a guest.
 	"guest": guestRules,
 }
@@ -140,6 +143,8 @@ var table = map[string]func() []rule{
 func kvmRules() []rule { return []rule{ioctls(kvmRequests...)} }
 
 func kvmReceiveRules() []rule { return []rule{ioctls(kvmReceiveRequests...)} }
+
+func kvmEncryptRules() []rule { return []rule{ioctls(kvmEncryptRequests...)} }
 
 func guestRules() []rule {
 	return []rule{
