@@ -9,7 +9,8 @@ import (
 )
 
 // vcpuState is the section VCPU of a stream. Structs of the kernel's travel as
-// it lays them out.
+// it lays them out. There is no state of a guest's own guests: CPUID shows it
+// neither VMX nor SVM (editCPUID), and offers holds received ones to that.
 type vcpuState struct {
 	ID       int        `cbor:"1,keyasint"`
 	MPState  uint32     `cbor:"2,keyasint"`
