@@ -3,7 +3,7 @@
 //
 //	diskload time DEVICE             jobs of fixed size, with how long each took
 //	diskload fill DEVICE MIB FIRST   records up to MIB, synced
-//	diskload verify DEVICE MIB FIRST that they are there
+//	diskload verify DEVICE MIB FIRST that they are there; both say "done N" of MiB
 //	diskload records DEVICE FIRST    records without end, "synced N" after each batch
 package diskload
 
@@ -51,9 +51,9 @@ func run(args []string, out io.Writer) error {
 	case cmd == "time" && len(n) == 0:
 		return d.timeJobs(out)
 	case cmd == "fill" && len(n) == 2:
-		return d.fill(n[0], uint32(n[1]))
+		return d.fill(out, n[0], uint32(n[1]))
 	case cmd == "verify" && len(n) == 2:
-		return d.verify(n[0], uint32(n[1]))
+		return d.verify(out, n[0], uint32(n[1]))
 	case cmd == "records" && len(n) == 1:
 		return d.records(out, uint32(n[0]))
 	}

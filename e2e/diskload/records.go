@@ -127,9 +127,18 @@ func (d *device) records(out io.Writer, first uint32) error {
 
 var errShort = errors.New("disk is shorter than that")
 
+// Said is how many MiB fill and verify do before they print "done N".
+const Said = 64
+
+func said(out io.Writer, off int64) {
+	if off += bufSize; off%(Said*mib) == 0 {
+		fmt.Fprintf(out, "done %d\n", off/mib)
+	}
+}
+
 // fill writes records first, first+1, … one after the other into blocks that
 // follow each other.
-func (d *device) fill(mibs int64, first uint32) error {
+func (d *device) fill(out io.Writer, mibs int64, first uint32) error {
 	if mibs*mib > d.size {
 		return errShort
 	}
@@ -138,6 +147,7 @@ func (d *device) fill(mibs int64, first uint32) error {
 		if err := d.write(d.buf, off); err != nil {
 			return err
 		}
+		said(out, off)
 	}
 	return d.sync()
 }
@@ -152,7 +162,7 @@ func FillAt(b []byte, off int64, first uint32) {
 }
 
 // verify fails unless fill did its work.
-func (d *device) verify(mibs int64, first uint32) error {
+func (d *device) verify(out io.Writer, mibs int64, first uint32) error {
 	for off := int64(0); off < mibs*mib; off += bufSize {
 		if err := d.read(d.buf, off); err != nil {
 			return err
@@ -164,6 +174,7 @@ func (d *device) verify(mibs int64, first uint32) error {
 			}
 			n++
 		}
+		said(out, off)
 	}
 	return nil
 }
