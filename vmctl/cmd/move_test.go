@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"vmd/hv/state"
 	"vmd/internal/vmop"
 	"vmd/vmctl/client"
@@ -401,5 +403,66 @@ func TestDrainedFile(t *testing.T) {
 		if err := drained(w, true); err != nil && !errors.Is(err, os.ErrInvalid) {
 			t.Errorf("%T: %v", w, err)
 		}
+	}
+}
+
+// TestDrained: whether the reader has got everything, as far as its end of a pipe
+// or a socket tells.
+func TestDrained(t *testing.T) {
+	socket := func(t *testing.T) (r, w *os.File) {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, w = os.NewFile(uintptr(fds[0]), "r"), os.NewFile(uintptr(fds[1]), "w")
+		t.Cleanup(func() { r.Close(); w.Close() })
+		return r, w
+	}
+	for kind, open := range map[string]func(*testing.T) (r, w *os.File){"pipe": pipe, "socket": socket} {
+		for _, c := range []struct {
+			name string
+			read int // of 10 bytes
+			gone bool
+			more bool
+			want error
+		}{
+			{"read", 10, false, true, nil},
+			{"read, and gone", 10, true, false, nil},
+			{"read, and gone too early", 10, true, true, unix.EPIPE},
+			{"gone without having read", 0, true, false, unix.EPIPE},
+			{"gone in the middle", 5, true, false, unix.EPIPE},
+		} {
+			t.Run(kind+"/"+c.name, func(t *testing.T) {
+				r, w := open(t)
+				if _, err := w.Write(make([]byte, 10)); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(r, make([]byte, c.read)); err != nil {
+					t.Fatal(err)
+				}
+				if c.gone {
+					r.Close()
+				}
+				if err := drained(w, c.more); err != c.want {
+					t.Errorf("got %v, want %v", err, c.want)
+				}
+			})
+		}
+	}
+	// It waits for a slow one.
+	r, w := pipe(t)
+	w.Write([]byte("x"))
+	time.AfterFunc(5*drainPause, func() { r.Read(make([]byte, 1)) })
+	if err := drained(w, true); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWithRate(t *testing.T) {
+	if got := withRate("[#]", 64<<20, 2*time.Second); got != "[#], 32.0M/s" {
+		t.Errorf("got %q", got)
+	}
+	if got := withRate("[#]", 1, 0); got != "[#]" {
+		t.Errorf("got %q", got)
 	}
 }

@@ -91,11 +91,12 @@ func drained(w io.Writer, more bool) error {
 		return err
 	}
 	var ask uint
+	unread := int16(0) // what poll(2) says if something was thrown away
 	switch st.Mode().Type() {
 	case os.ModeNamedPipe:
 		ask = unix.TIOCINQ
-	case os.ModeSocket:
-		ask = unix.SIOCOUTQ
+	case os.ModeSocket: // the queue of one whose reader has gone is empty
+		ask, unread = unix.SIOCOUTQ, unix.POLLERR
 	default:
 		if err := f.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
 			return err
@@ -103,16 +104,16 @@ func drained(w io.Writer, more bool) error {
 		return nil
 	}
 	for end := time.Now().Add(drainPatience); ; time.Sleep(drainPause) {
-		left, gone := 0, false
+		left, reader := 0, int16(0)
 		cerr := raw.Control(func(fd uintptr) {
 			if left, err = unix.IoctlGetInt(int(fd), ask); err == nil {
-				gone, err = readerGone(int(fd))
+				reader, err = pollReader(int(fd))
 			}
 		})
 		switch {
 		case errors.Join(err, cerr) != nil:
 			return errors.Join(err, cerr)
-		case gone && (left > 0 || more):
+		case reader&unread != 0, reader != 0 && (left > 0 || more):
 			return unix.EPIPE
 		case left == 0:
 			return nil
@@ -122,13 +123,14 @@ func drained(w io.Writer, more bool) error {
 	}
 }
 
-// readerGone reports whether nobody can read any more what is written to fd.
-func readerGone(fd int) (bool, error) {
+// pollReader says in the words of poll(2) how the reader of what is written to fd
+// has gone; 0 if it has not.
+func pollReader(fd int) (int16, error) {
 	p := []unix.PollFd{{Fd: int32(fd)}}
 	for {
 		_, err := unix.Ppoll(p, &unix.Timespec{}, nil)
 		if err != unix.EINTR {
-			return p[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0, err
+			return p[0].Revents & (unix.POLLERR | unix.POLLHUP), err
 		}
 	}
 }
