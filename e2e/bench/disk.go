@@ -54,6 +54,9 @@ func diskContenders() []diskContender {
 // diskTimes are the times of one contender: by job, one of each round.
 type diskTimes [][]time.Duration
 
+// diskPatience is far more than a guest needs, by the machine's clock.
+const diskPatience = time.Minute
+
 // measureDisk prints a table for each format, with a line for each job.
 func measureDisk(rounds int, only string) error {
 	dir, err := os.MkdirTemp("", "disk")
@@ -76,6 +79,7 @@ func measureDisk(rounds int, only string) error {
 			times, err := c.measure(dir, initrd, format, min(rounds, maxDisks-1))
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s, %s: %w", c.name, format, err))
+				fmt.Printf("%s, %s: no figures\n", c.name, format)
 				continue
 			}
 			names, all = append(names, c.name), append(all, times)
@@ -151,6 +155,8 @@ func (c *diskContender) measure(dir, initrd, format string, rounds int) (diskTim
 	if err := m.start(); err != nil {
 		return nil, err
 	}
+	// Its console ends with it, and so does a wait for what it does not say.
+	defer time.AfterFunc(diskPatience, m.end).Stop()
 	if err := readUntil(m.console().Read, "guest ready"); err != nil {
 		return nil, err
 	}
