@@ -51,7 +51,18 @@ var examples = []example{
 		want:    `^waiting for vm web: running vm 1\n$`,
 	},
 	{command: "vmctl stats -s disk -i 5", want: `(?m)^   ID   CPU% .* NAME\n +1 .* web$`},
-	{command: "vmctl status --json web | jq -r '.vms[0].interfaces[0].address'", want: `^100\.64\.\d+\.\d+\n$`},
+	{command: "mkfifo back", want: `^$`},
+	{
+		command: "vmctl send --confirm web <back |\n  ssh other vmctl receive --confirm web >back",
+		prepare: (*exampleHost).neighbour,
+		more:    "ssh other vmctl status web",
+		want:    ` running web\n`,
+	},
+	{
+		command: "vmctl status --json web | jq -r '.vms[0].interfaces[0].address'",
+		prepare: func(h *exampleHost) { h.vmd.Vmctl("start", "web") },
+		want:    `^100\.64\.\d+\.\d+\n$`,
+	},
 	{command: ". <(vmctl completion bash)", more: "complete -p vmctl", want: `(?m)^complete .*-F _vmctl vmctl$`},
 }
 
@@ -72,8 +83,8 @@ func TestManualExamples(t *testing.T) {
 		if e.prepare != nil {
 			e.prepare(h)
 		}
-		out, want := "", regexp.MustCompile(e.want)
-		for end := time.Now().Add(harness.Patience); out == "" || e.again && time.Now().Before(end) && !want.MatchString(out); {
+		out, want := h.run(e.command+"\n"+e.more), regexp.MustCompile(e.want)
+		for end := time.Now().Add(harness.Patience); e.again && time.Now().Before(end) && !want.MatchString(out); {
 			out = h.run(e.command + "\n" + e.more)
 		}
 		if !want.MatchString(out) {
@@ -105,7 +116,7 @@ func commandsOf(t *testing.T, path string) []string {
 			literal = false
 		case strings.HasPrefix(line, ".Dl "):
 			commands = append(commands, unprompted(t, strings.TrimPrefix(text, ".Dl ")))
-		case literal && strings.HasPrefix(text, "\t"):
+		case literal && strings.ContainsAny(text[:1], "\t "):
 			commands[len(commands)-1] += "\n" + text
 		case literal:
 			commands = append(commands, unprompted(t, text))
@@ -177,7 +188,7 @@ func (h *exampleHost) run(text string) string {
 	cmd := exec.Command(testenv.Tool(h.t, "bash"), "-c", text)
 	cmd.Dir = h.dir
 	cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+h.dir,
-		"PATH="+filepath.Dir(harness.Program(h.t, "vmctl"))+":"+os.Getenv("PATH"))
+		"PATH="+filepath.Join(h.dir, "bin")+":"+filepath.Dir(harness.Program(h.t, "vmctl"))+":"+os.Getenv("PATH"))
 	r := harness.Run(h.t, cmd)
 	if r.Status != 0 {
 		h.t.Errorf("%s: exit status %d", text, r.Status)
@@ -208,6 +219,24 @@ func (h *exampleHost) fleet() {
 	h.file("vmctl/snmp.conf", []byte("version 2c\ncommunity "+h.snmpd.ReadOnly+"\nport "+port+"\n"))
 	name := harness.VMMIB + ".1.4.1.2." + fmt.Sprint(h.vmd.Row("dead").ID)
 	harness.WaitFor(h.t, "the vmMIB to be served", func() bool { return harness.Get(h.t, h.snmpd, name).Value == "dead" })
+}
+
+// neighbour is another host with a vmd, and a way to run commands there.
+func (h *exampleHost) neighbour() {
+	h.t.Helper()
+	var socket string
+	for _, v := range harness.StartBeside(h.t, "").Command("status").Env {
+		if strings.HasPrefix(v, "VMD_SOCKET=") {
+			socket = v
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(h.dir, "bin"), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	ssh := filepath.Join(h.dir, "bin", "ssh")
+	if err := os.WriteFile(ssh, []byte("#!/bin/sh\nshift\nexec env "+socket+" \"$@\"\n"), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
 }
 
 // relay answers what comes to a UDP address with what another one says to it.
