@@ -53,6 +53,15 @@ type Params struct {
 	// NetMAC is the address of the interface that an OpenBSD kernel is to
 	// believe it came from; nil for none.
 	NetMAC *[6]byte
+
+	// CBit is the bit of an address by which a page table of a guest with
+	// encrypted memory says that what is there is encrypted; 0 for a guest
+	// without. Such a guest is told that the firmware area holds ACPI tables.
+	CBit uint64
+
+	// Loaded is told of each run of memory that has been filled, in order, zeros
+	// that the kernel relies on among them. It may be nil.
+	Loaded func(at mem.GPA, n uint64)
 }
 
 // Load puts the kernel, its initrd, command line and boot data into guest
@@ -104,7 +113,14 @@ func newLoader(p Params) (*loader, error) {
 	if len(r) == 0 || r[0].Base != 0 || len(r[0].Bytes) < minMemory {
 		return nil, fmt.Errorf("kernel: need at least %d MiB at address 0: %w", minMemory>>20, ErrMemory)
 	}
-	return &loader{Params: p, tolud: mem.GPA(len(r[0].Bytes)), e820: E820(p.Mem)}, nil
+	l := &loader{Params: p, tolud: mem.GPA(len(r[0].Bytes)), e820: E820(p.Mem)}
+	if l.CBit != 0 {
+		l.e820 = withTables(l.e820)
+	}
+	if l.Loaded == nil {
+		l.Loaded = func(mem.GPA, uint64) {}
+	}
+	return l, nil
 }
 
 // Identify says which kind of kernel an image is: an Entry.Format, or "" if it
@@ -179,5 +195,12 @@ func (l *loader) readInto(gpa mem.GPA, i Image, off, n uint64) error {
 	if err != nil {
 		return fmt.Errorf("%d bytes at %#x: %w", n, gpa, err)
 	}
+	l.Loaded(gpa, n)
 	return i.read(b, off)
+}
+
+// put writes p into guest memory at gpa.
+func (l *loader) put(gpa mem.GPA, p []byte) error {
+	l.Loaded(gpa, uint64(len(p)))
+	return l.Mem.Write(gpa, p)
 }

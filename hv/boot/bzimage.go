@@ -178,7 +178,7 @@ func (l *loader) bootParams(h *setupHeader, kernelEnd mem.GPA) error {
 		le.PutUint64(b[8:], r.Size)
 		le.PutUint32(b[16:], uint32(r.Type))
 	}
-	return l.Mem.Write(zeroPageAddr, z[:])
+	return l.put(zeroPageAddr, z[:])
 }
 
 // putSeed writes the setup_data node that seeds the kernel's random numbers
@@ -191,5 +191,5 @@ func (l *loader) putSeed() (mem.GPA, error) {
 	b := make([]byte, setupDataHead, setupDataHead+maxSeed)
 	binary.LittleEndian.PutUint32(b[8:], setupRNGSeed)
 	binary.LittleEndian.PutUint32(b[12:], uint32(len(seed)))
-	return setupDataAddr, l.Mem.Write(setupDataAddr, append(b, seed...))
+	return setupDataAddr, l.put(setupDataAddr, append(b, seed...))
 }

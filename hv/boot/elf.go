@@ -193,6 +193,7 @@ func (l *loader) putSegments(entry uint64) (end mem.GPA, err error) {
 			return 0, err
 		}
 		clear(bss)
+		l.Loaded(at+mem.GPA(s.filesz), uint64(len(bss)))
 		end = max(end, at+mem.GPA(s.memsz))
 	}
 	if end == 0 {

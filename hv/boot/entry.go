@@ -100,7 +100,7 @@ func (l *loader) segments(e *Entry, code uint64) error {
 	var gdt [7]uint64 // a TSS descriptor is two entries wide in long mode
 	gdt[selCode/8], gdt[selData/8], gdt[selTSS/8] = code, gdtData, gdtTSS
 	e.GDT, e.GDTLimit = gdtAddr, 8*uint16(len(gdt))-1
-	return l.Mem.Write(gdtAddr, words(gdt[:]))
+	return l.put(gdtAddr, words(gdt[:]))
 }
 
 func (l *loader) prot32() (Entry, error) {
@@ -131,18 +131,20 @@ const (
 )
 
 // pageTables maps the first 4 GiB one to one with 2 MiB pages: one PML4, one
-// PDPT, four page directories.
+// PDPT, four page directories. A guest with encrypted memory finds all of it
+// encrypted there; what it shares with devices it maps by itself.
 func (l *loader) pageTables() error {
 	const entries, dirs = pageSize / 8, 4
+	bits := ptePresentRW | l.CBit
 	var t [(2 + dirs) * entries]uint64
-	t[0] = uint64(pml4Addr+pageSize) | ptePresentRW
+	t[0] = uint64(pml4Addr+pageSize) | bits
 	for i := range dirs {
-		t[entries+i] = uint64(pml4Addr+mem.GPA(2+i)*pageSize) | ptePresentRW
+		t[entries+i] = uint64(pml4Addr+mem.GPA(2+i)*pageSize) | bits
 	}
 	for i := range dirs * entries {
-		t[2*entries+i] = uint64(i)<<21 | ptePresentRW | pdeLarge
+		t[2*entries+i] = uint64(i)<<21 | bits | pdeLarge
 	}
-	return l.Mem.Write(pml4Addr, words(t[:]))
+	return l.put(pml4Addr, words(t[:]))
 }
 
 func words(w []uint64) []byte {

@@ -15,6 +15,7 @@ const (
 	cmdlineAddr   mem.GPA = 0x20000
 	cmdlineMax            = 0xffff // without its NUL
 	ebdaAddr      mem.GPA = 0x9fc00
+	tablesAddr    mem.GPA = 0xe0000 // ACPI's and SMBIOS's, put there by others
 	highMem       mem.GPA = 0x100000
 	fourGiB       mem.GPA = 1 << 32
 )
@@ -32,6 +33,7 @@ type RangeType uint32
 const (
 	RAM      RangeType = 1
 	Reserved RangeType = 2
+	ACPI     RangeType = 3
 )
 
 // Range is one entry of the memory map that a guest is told of.
@@ -61,6 +63,22 @@ func E820(m *mem.Memory) []Range {
 	if len(out) > 0 && out[0].Addr == 0 {
 		hole := Range{ebdaAddr, uint64(highMem - ebdaAddr), Reserved}
 		out = append(out[:1], append([]Range{hole}, out[1:]...)...)
+	}
+	return out
+}
+
+// withTables is m with the firmware area told apart, as ACPI's. Linux takes what
+// is reserved for a device's, and reads it as if it were not encrypted
+// (arch/x86/mm/ioremap.c, __ioremap_check_encrypted).
+func withTables(m []Range) []Range {
+	var out []Range
+	for _, r := range m {
+		end := r.Addr + mem.GPA(r.Size)
+		if r.Type == Reserved && r.Addr < tablesAddr && end == highMem {
+			out = append(out, Range{r.Addr, uint64(tablesAddr - r.Addr), Reserved})
+			r = Range{tablesAddr, uint64(end - tablesAddr), ACPI}
+		}
+		out = append(out, r)
 	}
 	return out
 }

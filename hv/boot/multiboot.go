@@ -177,13 +177,13 @@ func (l *loader) putMultibootInfo(mod mem.GPA, size uint64) error {
 		rec := le.AppendUint32(nil, uint32(mod))
 		rec = le.AppendUint32(rec, uint32(uint64(mod)+size))
 		rec = le.AppendUint32(rec, uint32(mbNoString))
-		if err := l.Mem.Write(mbModule, rec); err != nil {
+		if err := l.put(mbModule, rec); err != nil {
 			return err
 		}
 	}
 	put(0, flags)
 	for at, p := range map[mem.GPA][]byte{startInfoAddr: b[:], mbMemMap: m, mbName: []byte(loaderName)} {
-		if err := l.Mem.Write(at, p); err != nil {
+		if err := l.put(at, p); err != nil {
 			return err
 		}
 	}

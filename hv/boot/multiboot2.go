@@ -140,7 +140,7 @@ func (l *loader) putMultiboot2Info(mod mem.GPA, size uint64) error {
 	}
 	tag(0, nil)
 	le.PutUint32(b, uint32(len(b)))
-	return l.Mem.Write(mb2InfoAddr, b)
+	return l.put(mb2InfoAddr, b)
 }
 
 func (l *loader) mb2MemMap() []byte {

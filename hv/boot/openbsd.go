@@ -78,7 +78,7 @@ func (l *loader) loadOpenBSD() (Entry, error) {
 		return Entry{}, fmt.Errorf("kernel: symbols: %w", err)
 	}
 	args := l.bootArgs()
-	if err := l.Mem.Write(bootArgsAddr, args); err != nil {
+	if err := l.put(bootArgsAddr, args); err != nil {
 		return Entry{}, err
 	}
 	e, err := l.prot32()
@@ -182,5 +182,5 @@ func (l *loader) putStack(howto, esym, argsLen uint32) (esp uint64, err error) {
 		b = binary.LittleEndian.AppendUint32(b, v)
 	}
 	at := obsdStackTop - mem.GPA(len(b))
-	return uint64(at), l.Mem.Write(at, b)
+	return uint64(at), l.put(at, b)
 }

@@ -74,7 +74,7 @@ func (l *loader) putSymbols(end mem.GPA) (esym mem.GPA, err error) {
 	le.PutUint64(s.ehdr[ehdrShoff:], ehdr64Size)
 	le.PutUint16(s.ehdr[ehdrPhentsz:], 0)
 	le.PutUint16(s.ehdr[ehdrPhnum:], 0)
-	if err := l.Mem.Write(base, append(s.ehdr[:], s.shdrs...)); err != nil {
+	if err := l.put(base, append(s.ehdr[:], s.shdrs...)); err != nil {
 		return 0, fmt.Errorf("%d bytes at %#x: %w", off, base, ErrMemory)
 	}
 	return base + mem.GPA(off), nil

@@ -13,7 +13,7 @@ func (l *loader) putCmdline(limit uint64) error {
 	if err := l.checkCmdline(limit); err != nil {
 		return err
 	}
-	return l.Mem.Write(cmdlineAddr, append([]byte(l.Cmdline), 0))
+	return l.put(cmdlineAddr, append([]byte(l.Cmdline), 0))
 }
 
 func (l *loader) checkCmdline(limit uint64) error {

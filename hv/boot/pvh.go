@@ -95,7 +95,7 @@ func (l *loader) putStartInfo(initrd mem.GPA, size uint64) error {
 		var m [modListSize]byte
 		le.PutUint64(m[0:], uint64(initrd))
 		le.PutUint64(m[8:], size)
-		if err := l.Mem.Write(modListAddr, m[:]); err != nil {
+		if err := l.put(modListAddr, m[:]); err != nil {
 			return err
 		}
 	}
@@ -106,8 +106,8 @@ func (l *loader) putStartInfo(initrd mem.GPA, size uint64) error {
 		le.PutUint64(e[8:], r.Size)
 		le.PutUint32(e[16:], uint32(r.Type))
 	}
-	if err := l.Mem.Write(zeroPageAddr, b); err != nil {
+	if err := l.put(zeroPageAddr, b); err != nil {
 		return err
 	}
-	return l.Mem.Write(startInfoAddr, s[:])
+	return l.put(startInfoAddr, s[:])
 }

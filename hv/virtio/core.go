@@ -25,6 +25,7 @@ type Core struct {
 	driver uint64 // feature bits as the driver wrote them
 	frozen bool   // FEATURES_OK was accepted
 	legacy bool   // the driver uses the legacy interface
+	extra  uint64 // features that are offered, and must be accepted, by the machine's wish
 	active bool   // between Activate and Reset
 	rest   bool   // between Pause and Resume
 	queues []QueueConfig
@@ -72,7 +73,12 @@ func (c *Core) Close() error {
 }
 
 // Features are the bits that the device offers.
-func (c *Core) Features() uint64 { return c.dev.Features() | ringFeatures }
+func (c *Core) Features() uint64 { return c.dev.Features() | ringFeatures | c.extra }
+
+// LimitAccess says that the device cannot reach all of the guest's memory: the
+// driver must let the platform say what it can (VIRTIO_F_ACCESS_PLATFORM, virtio
+// 1.3, 6.1), or it gets no device. It is called before there is a driver.
+func (c *Core) LimitAccess() { c.extra = VIRTIO_F_ACCESS_PLATFORM }
 
 // DriverFeatures are the bits that the driver has written.
 func (c *Core) DriverFeatures() uint64 { return c.driver }
@@ -167,7 +173,8 @@ func inOrder(v uint8) bool {
 // legacy interface has registers of its own, so VERSION_1 is a must here
 // (virtio 1.3, 6.2).
 func (c *Core) acceptable() bool {
-	return !c.legacy && c.driver&^c.Features() == 0 && c.driver&VIRTIO_F_VERSION_1 != 0
+	must := VIRTIO_F_VERSION_1 | c.extra
+	return !c.legacy && c.driver&^c.Features() == 0 && c.driver&must == must
 }
 
 func (c *Core) activate() {

@@ -38,6 +38,7 @@ const (
 	VIRTIO_RING_F_INDIRECT_DESC uint64 = 1 << 28
 	VIRTIO_RING_F_EVENT_IDX     uint64 = 1 << 29
 	VIRTIO_F_VERSION_1          uint64 = 1 << 32
+	VIRTIO_F_ACCESS_PLATFORM    uint64 = 1 << 33
 )
 
 // ringFeatures is what Core offers beside the device's own features.

@@ -22,6 +22,9 @@ type Options struct {
 	ID pci.ID
 	// Interface says which drivers can use the device.
 	Interface Interface
+	// LimitedAccess says that the device reaches only what the guest shares with
+	// it, as a guest with encrypted memory must be told. It needs Modern.
+	LimitedAccess bool
 	// Warn is told why the guest lost the device, at most once between two
 	// resets of it, and of doorbells that the machine refused. A guest can
 	// reset as often as it likes. Warn is called from any goroutine and must
@@ -74,8 +77,14 @@ func New(h pci.Host, m *mem.Memory, dev virtio.Device, o Options) (*Function, er
 	}
 	f := &Function{host: h, dev: dev, warn: o.Warn, hasLegacy: o.Interface != Modern}
 	var err error
+	if o.LimitedAccess && o.Interface != Modern {
+		return nil, fmt.Errorf("virtio device %d: drivers of virtio 0.9 cannot be told what the device cannot reach", dev.Type())
+	}
 	if f.core, err = virtio.NewCore(dev, m, f, o.Warn); err != nil {
 		return nil, err
+	}
+	if o.LimitedAccess {
+		f.core.LimitAccess()
 	}
 	f.queueVec = make([]atomic.Uint32, f.core.Queues())
 	f.modern = doorbells{bar: regsBAR, at: f.modernBell, set: make([]bool, f.core.Queues())}
