@@ -67,7 +67,7 @@ func (m *Machine) addBoard() error {
 			m.cfg.Panicked()
 		}
 	})
-	m.physBits = physBits(m.cpuid)
+	m.physBits = m.encryption.physBits(physBits(m.cpuid))
 	m.windows = pciWindows(m.cfg.Memory, m.physBits)
 	m.pci = pci.NewBus(host{m}, m.windows)
 	return errors.Join(

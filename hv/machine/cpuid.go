@@ -4,6 +4,7 @@ import (
 	"math/bits"
 
 	"vmd/hv/kvm"
+	"vmd/hv/sev"
 )
 
 // cpuTopology is what the CPUID of one vCPU says about its place: one package,
@@ -12,6 +13,7 @@ type cpuTopology struct {
 	id, count int
 	tscKHz    int
 	deadline  bool // KVM_CAP_TSC_DEADLINE_TIMER
+	sev       sev.Kind
 }
 
 // KVM's leaves (Documentation/virt/kvm/x86/cpuid.rst).
@@ -118,8 +120,10 @@ func editCPUID(e *kvm.CPUIDEntry, t cpuTopology) {
 		e.ECX = e.ECX&^0xf0ff | (n-1)&0xff | coreBits(t.count)<<12
 	case 0x8000001e:
 		e.EAX, e.EBX, e.ECX, e.EDX = uint32(t.id), uint32(t.id)&0xff, 0, 0
-	case 0x8000001f: // SEV
+	case leafSEV:
+		cpu := sev.CPU{Features: e.EAX, Layout: e.EBX}
 		clearLeaf(e)
+		e.EAX, e.EBX = cpu.Guest(t.sev)
 	}
 }
 

@@ -37,6 +37,9 @@ func (m *Machine) Load(b Boot) error {
 	if m.arrived != notReceived {
 		return errors.New("load a kernel: the machine has been received")
 	}
+	if err := m.encryption.mayBoot(&b); err != nil {
+		return err
+	}
 	if b.Firmware != nil {
 		return m.loadFirmware(*b.Firmware, b.Device)
 	}
@@ -44,11 +47,9 @@ func (m *Machine) Load(b Boot) error {
 	if err != nil {
 		return err
 	}
-	seed := make([]byte, 32)
-	rand.Read(seed)
 	e, err := boot.Load(boot.Params{
-		Mem: m.mem, Kernel: b.Kernel, Initrd: b.Initrd, Cmdline: b.Cmdline, RSDP: rsdp, Seed: seed,
-		NetMAC: b.NetMAC,
+		Mem: m.mem, Kernel: b.Kernel, Initrd: b.Initrd, Cmdline: b.Cmdline, RSDP: rsdp, Seed: m.seed(),
+		NetMAC: b.NetMAC, CBit: m.encryption.cBit(), Loaded: m.encryption.note,
 	})
 	if err != nil {
 		return err
@@ -58,7 +59,21 @@ func (m *Machine) Load(b Boot) error {
 			return err
 		}
 	}
-	return setEntry(m.vcpus[0].kvm, e)
+	if err := setEntry(m.vcpus[0].kvm, e); err != nil {
+		return err
+	}
+	return m.encryption.seal(m.mem)
+}
+
+// seed is for the kernel's random numbers. A guest whose owner does not trust us
+// is given none: it would only make its digest another at each start.
+func (m *Machine) seed() []byte {
+	if m.encryption.guest != nil {
+		return nil
+	}
+	seed := make([]byte, 32)
+	rand.Read(seed)
+	return seed
 }
 
 // putTables writes the ACPI and SMBIOS tables and returns where the former
@@ -80,6 +95,7 @@ func (m *Machine) putTables() (rsdp mem.GPA, err error) {
 		return 0, err
 	}
 	_, err = s.Load(m.mem, smbiosAddr)
+	m.encryption.note(rsdpAddr, uint64(lowCopyEnd-rsdpAddr)) // what lies between is looked at, too
 	return rsdpAddr, err
 }
 

@@ -38,6 +38,8 @@ type Config struct {
 
 	UUID [16]byte // the guest finds it in its SMBIOS tables
 
+	SEV SEV // encrypted memory; the zero value is none
+
 	// Console takes what the guest writes to COM1, byte by byte, on a vCPU's
 	// thread: it must not block. ConsoleReady is called, on a vCPU's thread
 	// too, when the guest has read what ConsoleInput left. Both may be nil.
@@ -79,6 +81,8 @@ type Machine struct {
 	mmio  bus.Bus
 	board board
 	irqs  irqs
+
+	encryption encryption
 
 	posted kvm.Coalesced // port writes that have not been carried out yet
 
@@ -140,6 +144,9 @@ func (c *Config) check() error {
 	if c.Memory == 0 || c.Memory%4096 != 0 {
 		return fmt.Errorf("%d bytes of memory: not a multiple of 4 KiB", c.Memory)
 	}
+	if err := c.SEV.check(c.CPUs); err != nil {
+		return err
+	}
 	if c.Console == nil {
 		c.Console = io.Discard
 	}
@@ -160,7 +167,7 @@ func (m *Machine) build(sys *kvm.System) (err error) {
 	if max := sys.MaxVCPUs(); m.cfg.CPUs > max {
 		return fmt.Errorf("%d vCPUs: this host gives a guest at most %d", m.cfg.CPUs, max)
 	}
-	if m.vm, err = sys.CreateVM(tssAddr, identityAddr); err != nil {
+	if err := m.createVM(sys); err != nil {
 		return err
 	}
 	m.enableCaps()
@@ -194,6 +201,9 @@ func (m *Machine) addMemory() (err error) {
 	}
 	for slot, r := range m.mem.Regions() {
 		if err := m.vm.SetMemory(uint32(slot), r.Base, r.Bytes, 0); err != nil {
+			return err
+		}
+		if err := m.encryption.register(r.Bytes); err != nil {
 			return err
 		}
 	}
@@ -237,7 +247,7 @@ func (v *vcpu) init() (err error) {
 }
 
 func (v *vcpu) setCPUID(s signatures) error {
-	t := cpuTopology{id: v.id, count: v.m.cfg.CPUs, tscKHz: v.m.tscKHz, deadline: v.m.timer}
+	t := cpuTopology{id: v.id, count: v.m.cfg.CPUs, tscKHz: v.m.tscKHz, deadline: v.m.timer, sev: v.m.cfg.SEV.Kind}
 	v.cpuid = guestCPUID(v.m.cpuid, t, s)
 	return v.kvm.SetCPUID(v.cpuid)
 }
@@ -265,6 +275,9 @@ func (m *Machine) start(next phase) error {
 	defer m.ctl.Unlock()
 	if m.current() != built {
 		return errors.New("the machine has been started before")
+	}
+	if err := m.encryption.mayStart(); err != nil {
+		return err
 	}
 	switch {
 	case m.arrived == complete:

@@ -27,6 +27,9 @@ func (m *Machine) ReceiveMemory(r *state.Reader) error {
 	if m.current() != built || m.arrived != notReceived || m.rom != nil || len(m.virtio) > 0 {
 		return errors.New("receive a machine: this one is not new")
 	}
+	if err := m.encryption.mayMove(); err != nil {
+		return fmt.Errorf("receive a machine: %w", err)
+	}
 	m.arrived = partly
 	var s shape
 	if err := r.Get(state.Machine, &s); err != nil {

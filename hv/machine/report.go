@@ -45,6 +45,9 @@ func (v *vcpu) report(err error) error {
 	if rerr != nil || serr != nil {
 		return fmt.Errorf("vCPU %d: %w", v.id, err)
 	}
+	if v.m.encryption.guest != nil {
+		return e // we see neither its page tables nor its code
+	}
 	linear := e.Sregs.CS.Base + e.Regs.RIP
 	for i := range uint64(codeBytes) {
 		gpa, ok := v.kvm.Translate(linear + i)

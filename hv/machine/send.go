@@ -88,6 +88,9 @@ var (
 // A stream that does not take what is written holds up nobody but Send, until
 // ctx is done, if it knows deadlines (state.Writer.Interrupt).
 func (m *Machine) Send(ctx context.Context, w *state.Writer, o SendOptions) (SendStats, error) {
+	if err := m.encryption.mayMove(); err != nil {
+		return SendStats{}, fmt.Errorf("send the machine: %w", err)
+	}
 	if !m.send.TryLock() {
 		return SendStats{}, errMoving
 	}

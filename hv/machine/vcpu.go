@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"sync/atomic"
@@ -100,6 +101,8 @@ func (v *vcpu) systemEvent(kind uint32) {
 		v.m.end(PowerOff, nil)
 	case 2:
 		v.m.end(Reset, nil)
+	case 6: // KVM_SYSTEM_EVENT_SEV_TERM
+		v.m.end(Error, v.report(errors.New("the guest's own code for SEV has given up")))
 	default:
 		v.m.end(Error, v.report(fmt.Errorf("system event %d", kind)))
 	}

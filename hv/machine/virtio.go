@@ -31,6 +31,10 @@ func (m *Machine) addVirtio(slot int, name string, dev virtio.Device, o virtiopc
 	if m.current() != built {
 		return fmt.Errorf("add %s: the machine has been started", name)
 	}
+	if err := m.encryption.mayHave(dev, o.Interface == virtiopci.Modern); err != nil {
+		return fmt.Errorf("add %s: %w", name, err)
+	}
+	o.LimitedAccess = m.encryption.guest != nil
 	o.Warn = func(err error) { m.cfg.Warn(name, err.Error()) }
 	f, err := virtiopci.New(host{m}, m.mem, dev, o)
 	if err != nil {
