@@ -82,7 +82,8 @@ func stamp(path string) string {
 }
 
 // oneAtATime waits until no other lab of this user runs: a machine keeps one
-// processor busy for itself, and two would time each other out.
+// processor busy for itself, and two would time each other out. It waits in the
+// kernel, which lets in whoever came first.
 func oneAtATime(ctx context.Context) (unlock func(), err error) {
 	dir, err := cacheDir()
 	if err != nil {
@@ -92,17 +93,22 @@ func oneAtATime(ctx context.Context) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err != unix.EWOULDBLOCK && err != unix.EINTR {
-			break
+	locked := make(chan error)
+	go func() {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		for err == unix.EINTR {
+			err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
 		}
 		select {
+		case locked <- err:
 		case <-ctx.Done():
 			f.Close()
-			return nil, fmt.Errorf("another lab is running: %w", ctx.Err())
-		case <-time.After(100 * time.Millisecond):
 		}
+	}()
+	select {
+	case err = <-locked:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("another lab is running: %w", ctx.Err())
 	}
 	if err != nil {
 		f.Close()
