@@ -51,13 +51,36 @@ func bootStock(t *testing.T, kernel string, cpus int, cmdline string) *stock {
 // bootStockWith is bootStock with other devices than a source of entropy.
 func bootStockWith(t *testing.T, kernel string, cpus int, cmdline string, add func(*Machine) error) *stock {
 	t.Helper()
+	s := newStockWith(t, cpus, add)
+	initrd := image(t, "initrd")
+	err := s.Load(Boot{Kernel: image(t, kernel), Initrd: &initrd, Cmdline: "console=ttyS0 quiet name=it " + cmdline})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, s.Machine)
+	s.wait(t, "guest ready it")
+	return s
+}
+
+// newStockWith makes the machine of a bootStockWith.
+func newStockWith(t *testing.T, cpus int, add func(*Machine) error) *stock {
+	t.Helper()
 	testenv.NeedRealKVM(t)
 	s := &stock{ready: make(chan struct{}, 1)}
+	s.Machine, s.tty = newMachine(t, s.config(cpus))
+	if err := add(s.Machine); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// config sets what a machine of s's has.
+func (s *stock) config(cpus int) func(*Config) {
 	var k VCPUCounters
 	for i := range s.exits {
 		k.Exits[i] = &s.exits[i]
 	}
-	s.Machine, s.tty = newMachine(t, func(c *Config) {
+	return func(c *Config) {
 		c.Memory, c.CPUs, c.UUID = 256<<20, cpus, [16]byte{1, 2, 3}
 		c.ConsoleReady = func() {
 			select {
@@ -68,18 +91,7 @@ func bootStockWith(t *testing.T, kernel string, cpus int, cmdline string, add fu
 		for range cpus {
 			c.Counters = append(c.Counters, k)
 		}
-	})
-	if err := add(s.Machine); err != nil {
-		t.Fatal(err)
 	}
-	initrd := image(t, "initrd")
-	err := s.Load(Boot{Kernel: image(t, kernel), Initrd: &initrd, Cmdline: "console=ttyS0 quiet name=it " + cmdline})
-	if err != nil {
-		t.Fatal(err)
-	}
-	start(t, s.Machine)
-	s.wait(t, "guest ready it")
-	return s
 }
 
 // say types a line. One that does not fit is waited with.
