@@ -194,6 +194,9 @@ func setField(vm *vmop.VM, arg string) error {
 		return nil
 	case "kernel", "owner": // of the real vmd's guests
 		return nil
+	case "encryption": // SEV or SEV-ES
+		vm.Encryption = &vmop.Encryption{ES: value == "SEV-ES", Digest: [32]byte{0xab, 31: 0xcd}}
+		return nil
 	case "changes":
 		vm.Changed, vm.Changes = true, words
 		return nil

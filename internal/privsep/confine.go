@@ -100,6 +100,9 @@ func setLimits(r Role) error {
 			return err
 		}
 	}
+	if r.Locked != 0 {
+		return limit(unix.RLIMIT_MEMLOCK, r.Locked)
+	}
 	return nil
 }
 

@@ -28,6 +28,9 @@ type Role struct {
 	Promises []string
 	// Files is the limit of open descriptors; 0 leaves it.
 	Files uint64
+	// Locked is how many bytes of memory the process and the kernel in its
+	// place may hold; 0 leaves the limit.
+	Locked uint64
 }
 
 // Root is a view of the file system.

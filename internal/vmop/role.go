@@ -165,6 +165,11 @@ type VMStartRequest struct {
 	// Receive is the guest to be taken in through the descriptor "stream",
 	// instead of started. Its disks are open, but not locked.
 	Receive *Guest `cbor:"15,keyasint,omitempty"`
+
+	// SEV is for a guest with encrypted memory, and SEVES too if its registers
+	// are encrypted as well: the descriptor "sev", of /dev/sev, comes along.
+	SEV   bool `cbor:"16,keyasint,omitempty"`
+	SEVES bool `cbor:"17,keyasint,omitempty"`
 }
 
 // DiskArg is a disk of a VM process.
@@ -261,4 +266,6 @@ type Event struct {
 	CPU    uint64    `cbor:"7,keyasint,omitempty"` // CPU time of its process, ns, once that has been reaped
 	State  State     `cbor:"8,keyasint,omitempty"` // EventStarted, EventSendFailed: Running or Paused
 	Pause  uint64    `cbor:"9,keyasint,omitempty"` // EventSent: ns that the guest stood still
+
+	Encryption *Encryption `cbor:"10,keyasint,omitempty"` // EventStarted: of its memory
 }

@@ -67,6 +67,14 @@ type VM struct {
 	Limits  Limits   `cbor:"23,keyasint"`
 
 	Receiving bool `cbor:"24,keyasint,omitempty"` // it is Starting because another host sends it
+
+	Encryption *Encryption `cbor:"25,keyasint,omitempty"` // of its memory, while it runs
+}
+
+// Encryption is how a guest's memory is encrypted, by its process's word.
+type Encryption struct {
+	ES     bool     `cbor:"1,keyasint"` // SEV-ES: its registers are, too
+	Digest [32]byte `cbor:"2,keyasint"` // SHA-256 of the memory that it started with
 }
 
 // Disk is a disk or CD-ROM of a VM.

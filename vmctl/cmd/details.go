@@ -51,6 +51,9 @@ func (d *details) vm(vm *vmop.VM, s *vmop.Stats) {
 	d.row("owner", "%s", plain(d.names.wholeOwner(vm)))
 	d.row("memory", "%s%s", scaled.Format(vm.MemoryBytes), inUse(vm, s))
 	d.row("cpus", "%d", vm.CPUs)
+	if e := vm.Encryption; e != nil {
+		d.row("encryption", "%s, launch digest %x", encryption(e), e.Digest)
+	}
 	if vm.PID != 0 {
 		d.row("process", "%d, %s resident, up %s", vm.PID, scaled.Format(vm.Resident), since(vm.Started, d.now))
 	}
@@ -201,6 +204,13 @@ func definedBy(vm *vmop.VM) string {
 		return "in the configuration, started with vmd"
 	}
 	return "in the configuration"
+}
+
+func encryption(e *vmop.Encryption) string {
+	if e.ES {
+		return "SEV-ES"
+	}
+	return "SEV"
 }
 
 func pendingChanges(vm *vmop.VM) string {

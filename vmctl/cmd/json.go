@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -38,8 +39,15 @@ type jsonVM struct {
 	Disks      []jsonDisk `json:"disks"`
 	Interfaces []jsonNIC  `json:"interfaces"`
 
+	Encryption *jsonEncryption `json:"encryption,omitempty"`
+
 	Limits   *jsonLimits   `json:"limits,omitempty"`
 	Counters *jsonCounters `json:"counters,omitempty"`
+}
+
+type jsonEncryption struct {
+	Kind   string `json:"kind"`
+	Digest string `json:"digest"`
 }
 
 type jsonLimits struct {
@@ -174,6 +182,9 @@ func jsonOf(vm *vmop.VM, n *names, now int64) jsonVM {
 	}
 	if vm.Started > 0 && now > vm.Started {
 		v.Uptime = float64((now-vm.Started)/1e6) / 1e3
+	}
+	if e := vm.Encryption; e != nil {
+		v.Encryption = &jsonEncryption{encryption(e), hex.EncodeToString(e.Digest[:])}
 	}
 	if vm.Limits != (vmop.Limits{}) {
 		v.Limits = &jsonLimits{vm.Limits.CPUPercent, vm.Limits.MemoryHigh, vm.Limits.IORead, vm.Limits.IOWrite}

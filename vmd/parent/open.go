@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 
+	"vmd/hv/sev"
 	"vmd/internal/cgroup"
 	"vmd/internal/vmop"
 	"vmd/vmd/config"
@@ -42,7 +43,7 @@ func (o *opener) open() error {
 	if err := checkMemory(o.run.def.MemoryBytes, o.p.memory); err != nil {
 		return err
 	}
-	for _, step := range []func() error{o.openKVM, o.openBoot, o.openCDROM, o.openDisks, o.openTTY, o.openSocket} {
+	for _, step := range []func() error{o.openKVM, o.openSEV, o.openBoot, o.openCDROM, o.openDisks, o.openTTY, o.openSocket} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -58,6 +59,32 @@ func (o *opener) openKVM() error {
 	}
 	o.add("kvm", f)
 	return nil
+}
+
+// openSEV opens the secure processor for a guest whose memory is to be encrypted.
+// Without it there is no such guest: it must not run in plain.
+func (o *opener) openSEV() error {
+	k := encryptionOf(&o.run.def)
+	if k == sev.None {
+		return nil
+	}
+	f, err := o.p.openSEV(k)
+	if err != nil {
+		return &coded{vmop.ErrSEV, err}
+	}
+	o.add("sev", f)
+	return nil
+}
+
+// encryptionOf is what def wants of SEV.
+func encryptionOf(def *config.VM) sev.Kind {
+	switch {
+	case def.SEVES:
+		return sev.ES
+	case def.SEV:
+		return sev.SEV
+	}
+	return sev.None
 }
 
 // openBoot opens the kernel and its initrd, or the firmware.

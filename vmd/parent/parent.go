@@ -29,6 +29,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"vmd/hv/sev"
 	"vmd/internal/cgroup"
 	"vmd/internal/counters"
 	"vmd/internal/logging"
@@ -102,7 +103,9 @@ type host struct {
 	openKVM func() (*os.File, error)
 	openTTY func(*config.Owner) (*tty, error)
 	openVM  func(pid int, name string) (*os.File, error)
-	memory  uint64 // bytes
+	openSEV func(sev.Kind) (*os.File, error)
+	unlock  func(pid int) error // lets a process and its children hold memory in place
+	memory  uint64              // bytes
 }
 
 // Run is the daemon. It returns when all guests have ended after SIGTERM, or
@@ -157,7 +160,8 @@ func newParent(o Options) *parent {
 		started:  counters.Monotonic(),
 		prefix6:  randomPrefix(),
 	}
-	p.host = host{openKVM: p.openKVM, openTTY: openTTY, openVM: openVM, memory: hostMemory()}
+	p.host = host{openKVM: p.openKVM, openTTY: openTTY, openVM: openVM, memory: hostMemory(),
+		openSEV: sev.OpenDevice, unlock: mayLock}
 	return p
 }
 

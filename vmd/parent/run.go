@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"vmd/internal/cgroup"
 	"vmd/internal/counters"
 	"vmd/internal/vmop"
@@ -119,6 +121,7 @@ func (p *parent) launch(r *run) {
 		ID: r.id, Name: r.def.Name, UUID: r.uuid, MemoryBytes: r.def.MemoryBytes, CPUs: r.def.CPUs,
 		Cmdline: r.def.Cmdline, BootDevice: r.def.BootDevice.String(), Disks: r.disks,
 		UID: uid, GID: gid, Verbose: p.verbose, Receive: r.guest,
+		SEV: r.def.SEV, SEVES: r.def.SEVES,
 	}
 	for i := range r.nics {
 		req.NICs = append(req.NICs, r.nics[i].arg)
@@ -130,9 +133,34 @@ func (p *parent) launch(r *run) {
 		files[i] = n.file
 	}
 	r.files, r.launched = nil, true
+	if req.SEV {
+		p.letLock(r)
+	}
 	if err := p.send("vmm", vmop.VMStart, 0, req, files...); err != nil {
 		p.failRun(r, vmop.ErrUnavailable, err)
 	}
+}
+
+// letLock lets vmm, and so the VM process that it starts, hold all of a guest's
+// memory in place, as SEV does. A process that may not says so itself.
+func (p *parent) letLock(r *run) {
+	if err := p.host.unlock(p.roles["vmm"].proc.pid); err != nil {
+		p.log.Warn().Err(err).Str("vm", r.def.Name).Msg("vmm's limit on locked memory stays what it is")
+	}
+}
+
+// mayLock takes the hard limit on locked memory from the process pid. What it
+// has of its own stays: its children ask for what they need, and no more.
+func mayLock(pid int) error {
+	var l unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_MEMLOCK, nil, &l); err != nil {
+		return fmt.Errorf("limit on locked memory of process %d: %w", pid, err)
+	}
+	l.Max = unix.RLIM_INFINITY
+	if err := unix.Prlimit(pid, unix.RLIMIT_MEMLOCK, &l, nil); err != nil {
+		return fmt.Errorf("limit on locked memory of process %d: %w", pid, err)
+	}
+	return nil
 }
 
 // failRun tells the registry that a start came to nothing. While files are

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"vmd/hv/sev"
 	"vmd/internal/vmop"
 	"vmd/net/addr"
 	"vmd/vmd/config"
@@ -101,6 +102,11 @@ func TestStartFailures(t *testing.T) {
 	}{
 		{name: "no KVM", want: vmop.ErrHypervisor, detail: "/dev/kvm", host: func(p *parent) {
 			p.host.openKVM = func() (*os.File, error) { return nil, &os.PathError{Op: "open", Path: "/dev/kvm", Err: os.ErrNotExist} }
+		}},
+		{name: "no SEV", want: vmop.ErrSEV, detail: "/dev/sev", edit: func(v *config.VM) { v.SEV = true }, host: func(p *parent) {
+			p.host.openSEV = func(sev.Kind) (*os.File, error) {
+				return nil, &os.PathError{Op: "open", Path: "/dev/sev", Err: os.ErrNotExist}
+			}
 		}},
 		{name: "memory", want: vmop.ErrMemory, detail: "MiB", edit: func(v *config.VM) { v.MemoryBytes = 2 << 30 }},
 		{name: "kernel", want: vmop.ErrKernel, detail: "/no/kernel", edit: func(v *config.VM) { v.Boot = "/no/kernel" }},

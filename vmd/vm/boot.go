@@ -25,9 +25,10 @@ func (v *vm) load() error {
 		return err
 	}
 	if err := v.machine.Load(b); err != nil {
-		return &coded{code, err}
+		return &coded{sevCode(err, code), err}
 	}
-	for _, n := range []string{"kernel", "initrd", "firmware"} {
+	v.logLaunch()
+	for _, n := range []string{"kernel", "initrd", "firmware", "sev"} {
 		if f := v.files.take(n); f != nil {
 			f.Close()
 		}

@@ -28,7 +28,7 @@ func codeOf(err error) vmop.Code {
 	if errors.As(err, &c) {
 		return c.code
 	}
-	return vmop.ErrHypervisor
+	return sevCode(err, vmop.ErrHypervisor)
 }
 
 // build makes the machine of what the process was given.
@@ -57,7 +57,11 @@ func (v *vm) newMachine() error {
 	if err != nil {
 		return err
 	}
-	v.machine, err = machine.New(v.config(kvm))
+	c := v.config(kvm)
+	if c.SEV, err = v.encrypt(); err != nil {
+		return err
+	}
+	v.machine, err = machine.New(c)
 	if err != nil {
 		return err
 	}

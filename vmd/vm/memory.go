@@ -13,7 +13,11 @@ import (
 const memoryEvery = 10
 
 // addBalloon gives the guest the device by which it gives memory back.
+// One with encrypted memory keeps all of it.
 func (v *vm) addBalloon() error {
+	if v.spec.SEV {
+		return nil
+	}
 	v.balloon = viomb.New(v.machine.Memory(), (*viomb.Counters)(&v.page.Guest))
 	return v.machine.AddVirtio(pci.SlotBalloon, "viomb0", v.balloon)
 }
@@ -26,7 +30,9 @@ func (v *vm) sampler() func() {
 			if used, err := v.machine.Memory().Resident(); err == nil {
 				atomic.StoreUint64(&v.page.Memory, used)
 			}
-			v.balloon.Refresh()
+			if v.balloon != nil {
+				v.balloon.Refresh()
+			}
 		}
 		atomic.StoreUint64(&v.page.Updated, uint64(counters.Monotonic()))
 	}

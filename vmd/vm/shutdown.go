@@ -49,8 +49,12 @@ func (v *vm) addControl() error {
 	return v.machine.AddLegacy(pci.SlotVMMCI, "vmmci0", v.control, vmmci.ID)
 }
 
-// wantsControl says whether the guest has, or may have, a driver for it.
+// wantsControl says whether the guest has, or may have, a driver for it. One with
+// encrypted memory has no device of virtio 0.9, which this one is.
 func (v *vm) wantsControl() (bool, error) {
+	if v.spec.SEV {
+		return false, nil
+	}
 	if v.spec.Receive != nil {
 		return v.spec.Receive.Control, nil
 	}

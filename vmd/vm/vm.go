@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"vmd/hv/machine"
+	"vmd/hv/sev"
 	"vmd/hv/virtio/viomb"
 	"vmd/hv/virtio/vmmci"
 	"vmd/internal/counters"
@@ -50,7 +51,7 @@ type vm struct {
 	page    *counters.Page
 	machine *machine.Machine
 	control *vmmci.Device
-	balloon *viomb.Device
+	balloon *viomb.Device // nil for a guest with encrypted memory
 	console *console
 	started int64
 	state   vmop.State
@@ -82,6 +83,10 @@ func Run(p *privsep.Process) error {
 	p.UID, p.GID = spec.UID, spec.GID
 	if spec.Receive != nil {
 		p.Role.Promises = append(slices.Clone(p.Role.Promises), "kvm-receive")
+	}
+	if spec.SEV {
+		p.Role.Promises = append(slices.Clone(p.Role.Promises), "kvm-encrypt")
+		p.Role.Locked = sev.LockedMemory(spec.MemoryBytes)
 	}
 	if err := p.Confine(); err != nil {
 		return v.fail(vmop.ErrInternal, err)
@@ -144,7 +149,7 @@ func (v *vm) serving(s vmop.State) {
 	} else if tty != nil {
 		v.console.attach(tty, false, true)
 	}
-	v.report(vmop.Event{Kind: vmop.EventStarted, State: s})
+	v.report(vmop.Event{Kind: vmop.EventStarted, State: s, Encryption: v.encryption()})
 	v.listen()
 	debug.FreeOSMemory() // what building the machine took
 	if err := trimProgram(); err != nil {

@@ -43,6 +43,8 @@ type Run struct {
 	Base       config.VM // its definition when it was started
 	Def        config.VM // the same, with what was asked for this boot
 	Files      []string  // what a client gave as a descriptor
+
+	Encryption *vmop.Encryption // of a guest that wanted it; never changed
 }
 
 // RunNIC is what a VM's interface has on the host.

@@ -304,6 +304,7 @@ func (v *vm) shown() vmop.State {
 // fill adds to m what is true of a VM while it runs.
 func (r *run) fill(m *vmop.VM) {
 	m.PID, m.TTY, m.Started = r.PID, r.TTY, int64(r.Started)
+	m.Encryption = r.Encryption
 	for i := range m.NICs {
 		if i < len(r.NICs) {
 			n := r.NICs[i]

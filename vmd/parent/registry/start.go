@@ -201,6 +201,9 @@ func (r *Registry) getProcess(v *vm, def config.VM, from Asker, files []string, 
 // started: v's vCPUs run.
 func (r *Registry) started(v *vm, e VMEvent) {
 	v.run.PID, v.run.TTY, v.run.NICs = e.PID, e.Started.TTY, e.Started.NICs
+	if v.run.Def.SEV {
+		v.run.Encryption = e.Encryption
+	}
 	if !v.run.resetting {
 		v.run.Started = r.now
 	}
