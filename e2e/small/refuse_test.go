@@ -85,6 +85,21 @@ func startFails(t *testing.T, d *harness.Daemon, vm, want string) {
 	}
 }
 
+// A guest that is to be encrypted never runs in plain.
+func TestEncryptionThatIsNone(t *testing.T) {
+	if _, err := os.Stat("/dev/sev"); err == nil {
+		t.Skip("this host has SEV")
+	}
+	dir := setUp(t)
+	kernel := harness.Tiny(t, dir, "kernel", "x", harness.TinyHalt)
+	d := harness.StartVMD(t, define("memory", kernel, "disable", "sev")+define("registers", kernel, "disable", "seves"))
+	for vm, kind := range map[string]string{"memory": "SEV", "registers": "SEV-ES"} {
+		startFails(t, d, vm, "vmctl: start vm command failed: SEV is not available: this host has no "+kind+
+			", or it is switched off (BIOS, ccp, kvm_amd): open /dev/sev: no such file or directory")
+		harness.NothingRemains(t)
+	}
+}
+
 func TestKVMThatIsNone(t *testing.T) {
 	dir := setUp(t)
 	d := harness.StartVMD(t, define("a", harness.Tiny(t, dir, "k", "x", harness.TinyHalt), "disable"))

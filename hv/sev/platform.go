@@ -100,7 +100,7 @@ func (s Status) Check(k Kind, p Policy) error {
 func OpenDevice(k Kind) (*os.File, error) {
 	f, err := os.OpenFile(DevicePath, os.O_RDWR, 0)
 	if err != nil {
-		return nil, fmt.Errorf("this host has no %v, or it is switched off: %w", k, err)
+		return nil, fmt.Errorf("this host has no %v, or it is switched off (BIOS, ccp, kvm_amd): %w", k, err)
 	}
 	s, err := ReadStatus(Device(f.Fd()))
 	if err == nil {
