@@ -9,6 +9,7 @@ import (
 	"vmd/hv/virtio"
 	"vmd/hv/virtio/vionet"
 	"vmd/hv/virtio/virtiotest"
+	"vmd/net/tap"
 )
 
 const control = vionet.VIRTIO_NET_F_CTRL_VQ | vionet.VIRTIO_NET_F_CTRL_RX | vionet.VIRTIO_NET_F_CTRL_MAC_ADDR |
@@ -21,6 +22,7 @@ type many struct {
 	pairs [][2]*virtiotest.Queue
 	ctl   *virtiotest.Queue
 	at    mem.GPA
+	tap   *tap.Tap // instead of wires
 }
 
 // bootMany boots a guest with n links. The rings are those of a driver that

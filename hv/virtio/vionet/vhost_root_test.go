@@ -2,6 +2,7 @@ package vionet_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net"
 	"testing"
 
@@ -51,7 +52,7 @@ func bootVhost(t *testing.T, c vionet.Config, features uint64, warn func(error))
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tp.Close() })
-	g := &many{guest: &guest{t: t}, wires: []*wire{nil}}
+	g := &many{guest: &guest{t: t}, wires: []*wire{nil}, tap: tp}
 	c.MAC, c.Counters, c.Vhost = mac, &g.cnt, []int{fd}
 	g.dev = vionet.New(c, tp)
 	h := virtiotest.NewHost(t, 16<<20)
@@ -132,8 +133,9 @@ func (g *many) next() []byte {
 	g.t.Helper()
 	for {
 		head, n := g.rx.Wait()
-		b := bytes.Clone(g.Host.Bytes(g.buf+mem.GPA(int(head)*2048), int(n)))
-		g.rx.Add(virtiotest.Out(g.buf+mem.GPA(int(head)*2048), 2048))
+		at := mem.GPA(binary.LittleEndian.Uint64(g.Host.Bytes(g.rx.Desc+16*mem.GPA(head), 8)))
+		b := bytes.Clone(g.Host.Bytes(at, int(n)))
+		g.rx.Add(virtiotest.Out(at, 2048))
 		g.rx.Kick()
 		if len(b) > 26 && b[24] == etherType>>8 && b[25] == etherType&0xff {
 			return b[12:]
