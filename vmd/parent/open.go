@@ -68,6 +68,10 @@ func (o *opener) openSEV() error {
 	if k == sev.None {
 		return nil
 	}
+	if high := o.run.def.Limits.MemoryHigh; high != 0 && high < o.run.def.MemoryBytes {
+		return code(vmop.ErrSEV, "%v holds all of a VM's %d MiB in place: limit memory-high of %d MiB would only slow it down for ever",
+			k, o.run.def.MemoryBytes>>20, high>>20)
+	}
 	f, err := o.p.openSEV(k)
 	if err != nil {
 		return &coded{vmop.ErrSEV, err}

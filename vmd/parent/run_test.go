@@ -108,6 +108,9 @@ func TestStartFailures(t *testing.T) {
 				return nil, &os.PathError{Op: "open", Path: "/dev/sev", Err: os.ErrNotExist}
 			}
 		}},
+		{name: "SEV in too little memory", want: vmop.ErrSEV, detail: "memory-high", edit: func(v *config.VM) {
+			v.SEV, v.Limits.MemoryHigh = true, 32<<20
+		}},
 		{name: "memory", want: vmop.ErrMemory, detail: "MiB", edit: func(v *config.VM) { v.MemoryBytes = 2 << 30 }},
 		{name: "kernel", want: vmop.ErrKernel, detail: "/no/kernel", edit: func(v *config.VM) { v.Boot = "/no/kernel" }},
 		{name: "initrd", want: vmop.ErrKernel, detail: "/no/initrd", edit: func(v *config.VM) { v.Initrd = "/no/initrd" }},
