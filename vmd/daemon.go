@@ -35,9 +35,14 @@ func runParent(f flags, stderr io.Writer) error {
 			return err
 		}
 	}
+	// The service manager kills a vmd of which it hears nothing for so long.
+	patience, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		fmt.Fprintf(stderr, "vmd: how long the service manager waits: %v\n", err)
+	}
 	c, err := loadConfig(f, stderr)
 	if err == nil {
-		err = parent.Run(parent.Options{
+		o := parent.Options{
 			Config:     c,
 			ConfigPath: f.file,
 			Optional:   !f.fileGiven,
@@ -46,14 +51,23 @@ func runParent(f flags, stderr io.Writer) error {
 			Version:    version,
 			Ready: func() {
 				say(nil)
-				if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-					fmt.Fprintf(stderr, "vmd: tell the service manager: %v\n", err)
-				}
+				tell(stderr, daemon.SdNotifyReady)
 			},
-		})
+		}
+		if patience > 0 {
+			o.Alive, o.AliveEvery = func() { tell(stderr, daemon.SdNotifyWatchdog) }, patience/3
+		}
+		err = parent.Run(o)
 	}
 	if err != nil {
 		say(err)
 	}
 	return err
+}
+
+// tell tells the service manager something, if there is one (sd_notify(3)).
+func tell(stderr io.Writer, what string) {
+	if _, err := daemon.SdNotify(false, what); err != nil {
+		fmt.Fprintf(stderr, "vmd: tell the service manager: %v\n", err)
+	}
 }

@@ -37,7 +37,8 @@ var stage1Modules = []string{"virtio_pci", "virtio_blk", "virtio_console", "over
 // Those that a host lacks are left out: the tests that need them say so.
 var tools = []string{"snmpd", "snmptrapd", "snmpget", "snmpgetnext", "snmpwalk",
 	"snmpbulkwalk", "snmpset", "snmptrap", "ip", "bridge", "tc", "nft", "ethtool",
-	"qemu-img", "qemu-io", "mke2fs", "kmod", "setpriv", "nsenter", "unshare", "grub-mkimage"}
+	"qemu-img", "qemu-io", "mke2fs", "kmod", "setpriv", "nsenter", "unshare", "grub-mkimage",
+	"systemctl", "/usr/lib/systemd/systemd", "/usr/lib/systemd/systemd-shutdown"}
 
 // toolLinks are names by which kmod's programs are called.
 var toolLinks = []string{"modprobe", "insmod", "rmmod", "lsmod", "depmod", "modinfo"}
@@ -45,7 +46,7 @@ var toolLinks = []string{"modprobe", "insmod", "rmmod", "lsmod", "depmod", "modi
 // trees are folders of the host that are copied whole; with QEMU, also
 // qemuTrees.
 var (
-	trees     = []string{"/usr/share/seabios", "/usr/lib/grub/i386-pc"}
+	trees     = []string{"/usr/share/seabios", "/usr/lib/grub/i386-pc", "/usr/lib/systemd/system"}
 	qemuTrees = []string{"/usr/share/qemu"}
 )
 

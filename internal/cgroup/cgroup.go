@@ -9,6 +9,11 @@
 //	    starter        the process that starts them
 //	    ID             one VM
 //
+// A service manager cannot start a program again in a group that has groups with
+// controllers and processes in it. So it can give us another place for vmd: the
+// group of a service beside OURS. A group is only kept for as long as there are
+// processes in it; those are moved to daemon there.
+//
 // Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint" and
 // "Delegation Containment", are why it has to look like that.
 package cgroup
@@ -40,10 +45,11 @@ type Limits struct {
 // Tree is the subtree that holds the VMs' groups.
 type Tree struct{ dir string }
 
-// Open prepares the subtree for VM processes that uid starts, and moves this
-// process out of the way if it must. The error is ErrUnavailable if there can be
-// no groups here.
-func Open(uid int) (*Tree, error) {
+// Open prepares the subtree for VM processes that uid starts: in the group called
+// beside, next to that of this process, or, if beside is empty, in its own, and
+// then moves it out of the way if it must. The error is ErrUnavailable if there
+// can be no groups here.
+func Open(uid int, beside string) (*Tree, error) {
 	mount, err := mountPoint("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
@@ -52,24 +58,38 @@ func Open(uid int) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := open(filepath.Join(mount, own), own == "/", uid)
+	ours := filepath.Join(mount, own)
+	var t *Tree
+	switch {
+	case beside != "":
+		ours = filepath.Join(filepath.Dir(ours), filepath.Base(beside))
+		var pids []int
+		if pids, err = processes(ours); err == nil {
+			t, err = open(ours, uid, pids...)
+		}
+	case own == "/":
+		t, err = open(ours, uid)
+	default:
+		// A second start finds itself in the group it made for the first.
+		if filepath.Base(ours) == "daemon" {
+			ours = filepath.Dir(ours)
+		}
+		t, err = open(ours, uid, os.Getpid())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return t, nil
 }
 
-func open(ours string, root bool, uid int) (*Tree, error) {
-	if !root {
-		// A second start finds itself in the group it made for the first.
-		if filepath.Base(ours) == "daemon" {
-			ours = filepath.Dir(ours)
-		}
+// open prepares the subtree in ours, where no processes may stay but pids are.
+func open(ours string, uid int, pids ...int) (*Tree, error) {
+	for _, pid := range pids {
 		daemon := filepath.Join(ours, "daemon")
 		if err := mkdir(daemon); err != nil {
 			return nil, err
 		}
-		if err := attach(daemon, os.Getpid()); err != nil {
+		if err := attach(daemon, pid); err != nil {
 			return nil, err
 		}
 	}
@@ -198,6 +218,23 @@ func mkdir(dir string) error {
 	return nil
 }
 
+// processes lists those that are in the group dir itself.
+func processes(dir string) ([]int, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for field := range strings.FieldsSeq(string(data)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			return nil, fmt.Errorf("processes of %s: %w", dir, err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
+
 func attach(dir string, pid int) error { return write(dir, "cgroup.procs", strconv.Itoa(pid)) }
 
 // write writes one value: the files of a group take one write each.
@@ -210,20 +247,25 @@ func write(dir, file, value string) error {
 	return errors.Join(err, f.Close())
 }
 
-// mountPoint finds where cgroup v2 is mounted (proc_pid_mountinfo(5)).
+// mountPoint finds where cgroup v2 is mounted (proc_pid_mountinfo(5)). Of
+// several the last is in sight for certain: it may lie over others.
 func mountPoint(mountinfo string) (string, error) {
 	data, err := os.ReadFile(mountinfo)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	mount := ""
 	for line := range strings.Lines(string(data)) {
 		before, after, ok := strings.Cut(line, " - ")
 		f := strings.Fields(before)
 		if ok && len(f) > 4 && strings.HasPrefix(after, "cgroup2 ") {
-			return f[4], nil
+			mount = f[4]
 		}
 	}
-	return "", fmt.Errorf("%w: cgroup v2 is not mounted", ErrUnavailable)
+	if mount == "" {
+		return "", fmt.Errorf("%w: cgroup v2 is not mounted", ErrUnavailable)
+	}
+	return mount, nil
 }
 
 // ownGroup reads the group of this process (cgroups(7), /proc/pid/cgroup).

@@ -74,7 +74,7 @@ func TestTree(t *testing.T) {
 			unix.Rmdir(filepath.Join(top, d))
 		}
 	})
-	tree, err := open(top, true, 12345)
+	tree, err := open(top, 12345)
 	if err != nil {
 		t.Fatal(err)
 	}

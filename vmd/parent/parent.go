@@ -48,6 +48,11 @@ type Options struct {
 	Verbose    bool
 	Version    string
 	Ready      func() // called when clients can connect
+
+	// Alive, if not nil, is called every AliveEvery from then on, for as long
+	// as the loop turns.
+	Alive      func()
+	AliveEvery time.Duration
 }
 
 // parent is the state of the process. Only its loop touches it.
@@ -180,7 +185,7 @@ func (p *parent) prepare() (lock *os.File, err error) {
 		lock.Close()
 		return nil, err
 	}
-	if p.cgroups, err = cgroup.Open(int(p.ids.uid)); err != nil {
+	if p.cgroups, err = cgroup.Open(int(p.ids.uid), os.Getenv("VMD_CGROUP")); err != nil {
 		p.log.Info().Err(err).Msg("VMs run without control groups and their limits")
 	}
 	return lock, nil
@@ -221,9 +226,18 @@ func (p *parent) begin() {
 		if p.opt.Ready != nil {
 			p.opt.Ready()
 		}
+		p.alive()
 	}
 	p.recover()
 	p.adoptionSettled()
+}
+
+// alive shows that the loop turns.
+func (p *parent) alive() {
+	if p.opt.Alive != nil {
+		p.opt.Alive()
+		p.loop.After(p.opt.AliveEvery, p.alive)
+	}
 }
 
 // signal is what the operator or the service manager says.
