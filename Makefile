@@ -10,13 +10,16 @@ DOCDIR     ?= $(PREFIX)/share/doc/vmd
 SYSCONFDIR ?= /etc
 DESTDIR    ?=
 
+# Where the programs are built.
+OUT        ?= bin
+
 GO         ?= go
 GOFLAGS_   = -trimpath -ldflags='-s -w -buildid='
 FUZZTIME   ?= 1m
 
 # What the tests use. The lab needs the first two lines.
 PACKAGES = qemu-system-x86 seabios linux-image-cloud-amd64 busybox-static \
-	e2fsprogs kmod iproute2 \
+	e2fsprogs kmod iproute2 systemd \
 	qemu-utils snmpd snmp snmptrapd nftables cpio mandoc grub-common grub-pc-bin \
 	$(OTHERS)
 
@@ -24,14 +27,20 @@ PACKAGES = qemu-system-x86 seabios linux-image-cloud-amd64 busybox-static \
 OTHERS = xorriso ipxe memtest86+ gnumach-image-1-486 xen-hypervisor-4.17-amd64 \
 	debian-installer-12-netboot-amd64
 
+# PACKAGE:PROGRAM of packages that start services and want much else: only
+# unpacked. 24 MB to download.
+UNPACKED = prometheus:promtool prometheus-snmp-exporter:prometheus-snmp-exporter
+UNPACKED_DIR = $(CURDIR)/.cache/unpacked
+export PATH := $(PATH):$(UNPACKED_DIR)/usr/bin
+
 # Packages that keep a processor busy for long; they run alone, at the end.
 LAST = ./e2e
 
 export CGO_ENABLED = 0
 
 all:
-	$(GO) build $(GOFLAGS_) -o bin/vmd ./vmd
-	$(GO) build $(GOFLAGS_) -o bin/vmctl ./vmctl
+	$(GO) build $(GOFLAGS_) -o $(OUT)/vmd ./vmd
+	$(GO) build $(GOFLAGS_) -o $(OUT)/vmctl ./vmctl
 
 # The programs' places are written into the service files.
 PLACES = sed -e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g'
@@ -40,8 +49,8 @@ install: all
 	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(DOCDIR) \
 		$(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man8 \
 		$(DESTDIR)$(LIBDIR)/systemd/system $(DESTDIR)$(LIBDIR)/sysusers.d $(DESTDIR)$(SYSCONFDIR)/rc.d
-	install -m 755 bin/vmd $(DESTDIR)$(SBINDIR)/vmd
-	install -m 755 bin/vmctl $(DESTDIR)$(BINDIR)/vmctl
+	install -m 755 $(OUT)/vmd $(DESTDIR)$(SBINDIR)/vmd
+	install -m 755 $(OUT)/vmctl $(DESTDIR)$(BINDIR)/vmctl
 	for page in vmd/vmd.8 vmd/vm.conf.5 vmctl/vmctl.8; do \
 		if [ -e $$page ]; then install -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/ || exit 1; fi; \
 	done
@@ -50,17 +59,21 @@ install: all
 	install -d $(DESTDIR)$(DOCDIR)/monitoring
 	install -m 644 etc/monitoring/* $(DESTDIR)$(DOCDIR)/monitoring/
 	test -e $(DESTDIR)$(SYSCONFDIR)/vm.conf || install -m 644 etc/vm.conf $(DESTDIR)$(SYSCONFDIR)/vm.conf
-	$(PLACES) etc/systemd/vmd.service >bin/vmd.service
-	install -m 644 bin/vmd.service $(DESTDIR)$(LIBDIR)/systemd/system/vmd.service
-	$(PLACES) rc.d/vmd >bin/vmd.rc
-	install -m 755 bin/vmd.rc $(DESTDIR)$(SYSCONFDIR)/rc.d/vmd
+	for unit in vmd.service vmd-guests.service; do \
+		$(PLACES) etc/systemd/$$unit >$(OUT)/$$unit && \
+		install -m 644 $(OUT)/$$unit $(DESTDIR)$(LIBDIR)/systemd/system/$$unit || exit 1; \
+	done
+	$(PLACES) rc.d/vmd >$(OUT)/vmd.rc
+	install -m 755 $(OUT)/vmd.rc $(DESTDIR)$(SYSCONFDIR)/rc.d/vmd
 	install -m 644 etc/sysusers.d/vmd.conf $(DESTDIR)$(LIBDIR)/sysusers.d/vmd.conf
 	if [ -z "$(DESTDIR)" ]; then sh etc/users.sh etc/sysusers.d/vmd.conf; fi
 
 # Debian's packages, if any is missing and we may install it; what a release
 # does not have is left out. A host that has none of them runs what it can, and
 # VMD_TEST_REQUIRE says whether that is enough.
-packages:
+packages: installed unpacked
+
+installed:
 	@missing=; for p in $(PACKAGES); do \
 		dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; \
 	done; \
@@ -73,6 +86,17 @@ packages:
 		if apt-cache show $$p >/dev/null 2>&1; then found="$$found $$p"; else echo "no package $$p"; fi; \
 	done; \
 	if [ -n "$$found" ]; then apt-get install -y -qq --no-install-recommends $$found >/dev/null; fi
+
+unpacked: installed
+	@for p in $(UNPACKED); do \
+		name=$${p%:*}; \
+		if command -v $${p#*:} >/dev/null || ! command -v apt-get >/dev/null; then continue; fi; \
+		echo "unpacking $$name"; \
+		rm -rf $(UNPACKED_DIR)/deb; mkdir -p $(UNPACKED_DIR)/deb || exit 1; \
+		(cd $(UNPACKED_DIR)/deb && apt-get download -qq -o APT::Sandbox::User=root $$name >/dev/null && \
+			dpkg-deb -x *.deb ..) || echo "no package $$name"; \
+		rm -rf $(UNPACKED_DIR)/deb; \
+	done
 
 vet:
 	@$(GO) vet ./...
@@ -110,4 +134,4 @@ bench: packages all
 clean:
 	rm -rf bin .cache
 
-.PHONY: all install packages vet test test-fast fuzz demo bench clean
+.PHONY: all install packages installed unpacked vet test test-fast fuzz demo bench clean
