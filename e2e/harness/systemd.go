@@ -104,7 +104,7 @@ func (s *Systemd) Unit(name, text string) {
 	}
 }
 
-// Boot starts systemd and waits until it has reached multi-user.target.
+// Boot starts systemd and waits until it is up.
 func (s *Systemd) Boot() {
 	s.t.Helper()
 	group := s.makeGroup()
@@ -137,6 +137,12 @@ func (s *Systemd) Boot() {
 	s.done = make(chan struct{})
 	go func() { s.cmd.Wait(); close(s.done) }()
 	s.t.Cleanup(s.end)
+	s.Up()
+}
+
+// Up waits until systemd has reached multi-user.target.
+func (s *Systemd) Up() {
+	s.t.Helper()
 	WaitFor(s.t, "systemd to be up", func() bool {
 		select {
 		case <-s.done:

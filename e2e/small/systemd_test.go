@@ -2,10 +2,12 @@ package small
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,6 +53,8 @@ func TestSystemd(t *testing.T) {
 	})
 	t.Run("restart", func(t *testing.T) {
 		s.Kept("a", func() { s.Systemctl("restart", "vmd") })
+		s.TrySystemctl("daemon-reexec") // hangs up on whoever asks
+		s.Up()
 		s.Kept("b", func() { s.Systemctl("try-restart", "vmd") })
 	})
 	t.Run("hang", func(t *testing.T) { hang(t, s) })
@@ -72,6 +76,29 @@ func TestSystemd(t *testing.T) {
 			t.Errorf("snmpd saw %q, %v, want %q", got, err, want)
 		}
 	})
+}
+
+// The service manager hears that the parent's loop turns (sd_watchdog_enabled(3)).
+func TestServiceManagerHearsSignsOfLife(t *testing.T) {
+	dir := setUp(t)
+	path := filepath.Join(dir, "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	t.Setenv("WATCHDOG_USEC", "300000")
+	harness.StartVMD(t, halting(t, dir, "a"))
+	if err := l.SetReadDeadline(time.Now().Add(harness.Patience)); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 4096)
+	for _, want := range []string{"READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"} {
+		if n, err := l.Read(b); err != nil || string(b[:n]) != want {
+			t.Fatalf("the manager heard %q, %v, want %s", b[:n], err, want)
+		}
+	}
 }
 
 // standIn is a unit for snmpd, which writes down that vmd ran neither before nor
