@@ -226,9 +226,12 @@ func newSEV(t *testing.T, s SEV, cpus int) error {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
+	before := descriptors(t)
 	m, err := New(Config{KVM: fd, Memory: 4 << 20, CPUs: cpus, SEV: s})
 	if err == nil {
 		m.Close()
+	} else if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors are open, %d were before: %v", after, before, err)
 	}
 	return err
 }
