@@ -2,16 +2,20 @@ package harness
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
 	"vmd/internal/testenv"
@@ -28,6 +32,9 @@ type Systemd struct {
 	done chan struct{}
 	dir  string
 	root string // its part of the control groups
+
+	master *os.File // of the terminal for its messages
+	said   transcript
 }
 
 // stockUnits are units of the host's systemd that a boot and a shutdown take.
@@ -39,13 +46,13 @@ var stockUnits = []string{"basic.target", "sysinit.target", "multi-user.target",
 // systemdPlaces are where distributions keep what is not in PATH.
 var systemdPlaces = []string{"/usr/lib/systemd", "/lib/systemd"}
 
-// bootSystemd is the last that the shell does before it becomes systemd. Its
-// folder is $1.
+// bootSystemd is the last that the shell does before it becomes systemd. $1 is
+// the test's folder, $2 systemd, $3 a terminal for its messages.
 const bootSystemd = `set -e
 mount -t proc proc /proc
 umount -l /sys/fs/cgroup || :
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount --bind "$1/console" /dev/console
+mount --bind "$3" /dev/console
 [ -e /etc/machine-id ] || : >/etc/machine-id
 mount --bind "$1/machine-id" /etc/machine-id
 hostname systemd-test
@@ -108,29 +115,30 @@ func (s *Systemd) Unit(name, text string) {
 func (s *Systemd) Boot() {
 	s.t.Helper()
 	group := s.makeGroup()
-	for name, text := range map[string]string{"console": "", "machine-id": "0123456789abcdef0123456789abcdef\n"} {
-		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o644); err != nil {
-			s.t.Fatal(err)
-		}
+	id := []byte("0123456789abcdef0123456789abcdef\n")
+	if err := os.WriteFile(filepath.Join(s.dir, "machine-id"), id, 0o644); err != nil {
+		s.t.Fatal(err)
 	}
+	master, tty, err := pty.Open()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer tty.Close()
+	s.master = master
+	go io.Copy(&s.said, master)
 	none := filepath.Join(s.dir, "none")
 	// unshare and not another clone flag: the namespace's root is the control
 	// group that its maker is in (cgroup_namespaces(7)).
-	s.cmd = exec.Command(testenv.Tool(s.t, "unshare"), "--cgroup", "--mount", "sh", "-c", bootSystemd, "sh", s.dir, s.place("systemd"))
+	s.cmd = exec.Command(testenv.Tool(s.t, "unshare"), "--cgroup", "--mount", "sh", "-c", bootSystemd, "sh", s.dir, s.place("systemd"), tty.Name())
 	s.cmd.Env = append(os.Environ(), "container=test", "SYSTEMD_UNIT_PATH="+s.Units,
 		"SYSTEMD_GENERATOR_PATH="+none, "SYSTEMD_ENVIRONMENT_GENERATOR_PATH="+none)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 		UseCgroupFD: true, CgroupFD: int(group.Fd()),
 	}
-	console, err := os.OpenFile(filepath.Join(s.dir, "console"), os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.cmd.Stdout, s.cmd.Stderr = console, console
+	s.cmd.Stdout, s.cmd.Stderr = tty, tty
 	err = s.cmd.Start()
 	group.Close()
-	console.Close()
 	if err != nil {
 		s.t.Fatalf("start systemd: %v", err)
 	}
@@ -158,10 +166,28 @@ func (s *Systemd) end() {
 	s.cmd.Process.Kill()
 	<-s.done
 	if s.t.Failed() {
-		b, _ := os.ReadFile(filepath.Join(s.dir, "console"))
-		s.t.Logf("systemd:\n%s", b)
+		s.t.Logf("systemd:\n%s", s.said.text())
 	}
+	s.master.Close()
 	WaitFor(s.t, "systemd's control groups to go", func() bool { return removeGroups(s.root) == nil })
+}
+
+// transcript keeps what is written to it.
+type transcript struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *transcript) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(b)
+}
+
+func (s *transcript) text() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 // Ended waits until process 1 has ended of itself.

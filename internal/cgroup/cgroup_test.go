@@ -3,6 +3,7 @@ package cgroup
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strconv"
@@ -105,6 +106,51 @@ func TestTree(t *testing.T) {
 	}
 	if procs, _ := os.ReadFile(filepath.Join(top, "cgroup.procs")); strings.TrimSpace(string(procs)) != "" {
 		t.Errorf("processes %q in the top group", procs)
+	}
+}
+
+// TestTreeOfAnother: whoever keeps a group alive is moved out of the way.
+func TestTreeOfAnother(t *testing.T) {
+	mount, err := mountPoint("/proc/self/mountinfo")
+	if err != nil {
+		t.Skip(err)
+	}
+	own, err := ownGroup("/proc/self/cgroup")
+	if err != nil {
+		t.Skip(err)
+	}
+	top := filepath.Join(mount, own, "vmd-test-keeper-"+strconv.Itoa(os.Getpid()))
+	if err := os.Mkdir(top, 0o755); err != nil {
+		t.Skipf("cgroup v2 is not ours to change: %v", err)
+	}
+	keeper := exec.Command("sleep", "infinity")
+	if err := keeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		keeper.Process.Kill()
+		keeper.Wait()
+		for _, d := range []string{"vmd/starter", "vmd", "daemon", ""} {
+			unix.Rmdir(filepath.Join(top, d))
+		}
+	})
+	if err := attach(top, keeper.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	pids, err := processes(top)
+	if err != nil || !reflect.DeepEqual(pids, []int{keeper.Process.Pid}) {
+		t.Fatalf("processes %v, %v, want %d", pids, err, keeper.Process.Pid)
+	}
+	if _, err := open(top, 12345, pids...); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string][]int{top: nil, filepath.Join(top, "daemon"): pids} {
+		if got, err := processes(dir); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("processes of %s: %v, %v, want %v", dir, got, err, want)
+		}
+	}
+	if _, err := processes(filepath.Join(top, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a group that is not there: %v", err)
 	}
 }
 
