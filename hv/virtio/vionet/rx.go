@@ -24,6 +24,8 @@ type receiver struct {
 	short bool   // the driver's header is of shortLen bytes
 	want  uint64 // room to have before reading, if the ring has it
 	least uint64 // room without which reading makes no sense
+	aim   uint64 // how much of the next frame is to go straight to its place
+	plain int    // frames of no more than least, one after the other
 
 	// held are the chains taken from the ring and not given back: count of
 	// them from first on, in a circle, with room for so many bytes.
@@ -32,7 +34,8 @@ type receiver struct {
 	room         uint64
 	// bufs is what the next frame is read into: the pieces of the first listed
 	// held chains, direct bytes in all, then spill. A frame that runs into spill
-	// needs chains that were not there when the read began. A locked interface
+	// is larger than the last ones, or needs chains that were not there when the
+	// read began. A locked interface
 	// lists none: what is not for the guest must not be seen by it, not even
 	// in a buffer that it never gets back.
 	bufs   [][]byte
@@ -56,6 +59,7 @@ func newReceiver(d *Device, link Link, q *virtio.Queue, features uint64) *receiv
 	if r.want > r.least || d.locked {
 		r.spill = make([]byte, maxFrame)
 	}
+	r.aim = r.least
 	return r
 }
 
@@ -148,11 +152,13 @@ func (r *receiver) fill() bool {
 	return true
 }
 
-// gather lists the pieces of all that is held, then the spill. Chains in so
-// many pieces that they do not all fit a read are left out of this one.
+// gather lists the pieces of what is held until there is room for what is
+// aimed at, then the spill: each piece costs the kernel time at each read, used
+// or not. Chains in so many pieces that they do not all fit a read are left out
+// of this one.
 func (r *receiver) gather() {
 	r.bufs, r.direct, r.listed = r.bufs[:0], 0, 0
-	for r.listed < r.count && !r.d.locked {
+	for r.listed < r.count && r.direct < r.aim && !r.d.locked {
 		c := r.chain(r.listed)
 		if len(r.bufs)+r.pieces(c) >= MaxSegments {
 			break
@@ -222,6 +228,7 @@ func (r *receiver) deliver(n int) bool {
 	if !short && !r.d.filter.Load().accepts(r.destination()) {
 		return false // not lost: nobody wanted it
 	}
+	r.expect(uint64(n))
 	if short || !r.d.linkUp() || uint64(n) > r.direct && !r.extend(n) {
 		atomic.AddUint64(&c.RxDrops, 1)
 		return false
@@ -247,6 +254,16 @@ func (r *receiver) deliver(n int) bool {
 	atomic.AddUint64(&c.RxPackets, 1)
 	atomic.AddUint64(&c.RxBytes, uint64(n-HeaderLen))
 	return true
+}
+
+// expect takes a frame of n bytes for a sign of the next ones. Large ones come
+// in trains, and are worth the pieces that save a copy.
+func (r *receiver) expect(n uint64) {
+	if n > r.least {
+		r.aim, r.plain = max(r.want, r.least), 0
+	} else if r.plain++; r.plain >= rxBurst {
+		r.aim = r.least
+	}
 }
 
 // destination is the address that the frame in bufs is for.
