@@ -103,7 +103,7 @@ var owners = map[string][]string{
 	"github.com/landlock-lsm/go-landlock": {"internal/sandbox", "internal/privsep"},
 	"golang.org/x/net/bpf":                {"internal/sandbox"},
 	"github.com/coreos/go-systemd":        {"vmd"},
-	"github.com/creack/pty":               {"vmd/parent"},
+	"github.com/creack/pty":               {"vmd/parent", "e2e/harness"}, // a console for systemd
 	"golang.org/x/term":                   {"vmctl/cmd"},
 	"github.com/klauspost/compress":       {"hv/disk/...", "hv/state", "e2e/lab", "vmd/..."},
 	"github.com/google/uuid":              {"vmd/...", "mib"},
