@@ -45,7 +45,9 @@ func TestDirtyLog(t *testing.T) {
 		for range 2 {
 			g.want(t, KVM_EXIT_IO)
 			clean()
-			if log[0] != 1<<2|1<<3 {
+			// A KVM may count the page of code too, which it has made
+			// writable when the guest fetched from it.
+			if log[0]&^(1<<1) != 1<<2|1<<3 {
 				t.Errorf("manual %v: pages %#x written to, want 2 and 3", manual, log[0])
 			}
 		}

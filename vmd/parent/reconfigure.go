@@ -1,6 +1,7 @@
 package parent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -59,7 +60,7 @@ func (p *parent) wasRead(r readConfig, c *config.Config, err error) {
 		if len(detail) > maxDetail {
 			detail = detail[:maxDetail]
 		}
-		p.log.Error().Str("file", r.path).Msg("configuration not changed")
+		p.log.Error().Str("file", cmp.Or(r.path, p.opt.ConfigPath)).Msg("configuration not changed")
 		p.step(registry.ConfigFailed{To: r.to, Code: vmop.ErrConfig, Detail: detail})
 		return
 	}
