@@ -24,6 +24,9 @@ type event struct {
 // tiers in the order they are told.
 var tiers = []string{"T0", "T1", "T1L", "T2", "T3"}
 
+// slow is from how many seconds on a test is told by name.
+const slow = 20
+
 // name identifies a test.
 type name struct{ pkg, test string }
 
@@ -108,6 +111,9 @@ func (s *summary) testEvent(e event) {
 		o.result = e.Action
 		if e.Action == "pass" {
 			o.output = nil
+		}
+		if e.Elapsed >= slow {
+			fmt.Fprintf(s.w, "slow %-36s %6.1fs %s\n", e.Package, e.Elapsed, e.Test)
 		}
 	case "fail":
 		o.result = e.Action
