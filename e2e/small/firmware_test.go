@@ -83,9 +83,10 @@ func TestFirmwareBoots(t *testing.T) {
 	d := harness.StartVMD(t,
 		firmware("any", both...)+
 			firmware("cd", append(both, "boot device cdrom")...)+
+			firmware("old", append(both, "virtio transitional")...)+
 			firmware("own", both[0], fmt.Sprintf("boot %q", seabios)))
 	for name, want := range map[string]string{
-		"any": "booted from the disk", "cd": "booted from the CD", "own": "booted from the disk",
+		"any": "booted from the disk", "cd": "booted from the CD", "old": "booted from the disk", "own": "booted from the disk",
 	} {
 		t.Run(name, func(t *testing.T) {
 			d.Vmctl("start", name)

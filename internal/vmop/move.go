@@ -35,6 +35,9 @@ type Guest struct {
 	Control     bool        `cbor:"12,keyasint,omitempty"` // it has the control device of OpenBSD's guests
 	Paused      bool        `cbor:"13,keyasint,omitempty"` // an operator had paused it, and it stays so
 	WithDisks   bool        `cbor:"14,keyasint,omitempty"` // the contents of its disks follow
+
+	// Transitional: its virtio devices are those of virtio 0.9, too.
+	Transitional bool `cbor:"15,keyasint,omitempty"`
 }
 
 // GuestDisk is a disk of a Guest.

@@ -170,6 +170,8 @@ type VMStartRequest struct {
 	// are encrypted as well: the descriptor "sev", of /dev/sev, comes along.
 	SEV   bool `cbor:"16,keyasint,omitempty"`
 	SEVES bool `cbor:"17,keyasint,omitempty"`
+
+	Transitional bool `cbor:"18,keyasint,omitempty"` // virtio 0.9 beside 1.x
 }
 
 // DiskArg is a disk of a VM process.

@@ -132,6 +132,11 @@ type VM struct {
 	SEV   bool // encrypted memory
 	SEVES bool // encrypted registers as well; implies SEV
 
+	// Transitional gives it virtio devices that drivers of 0.9 know, too.
+	Transitional bool // extension
+	// VirtioSet tells "virtio modern" from nothing, for Instantiate.
+	VirtioSet bool
+
 	Limits  Limits   // extension
 	Restart Restart  // extension
 	UUID    [16]byte // extension; zero when the daemon shall choose one

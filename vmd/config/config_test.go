@@ -202,6 +202,9 @@ func dumpVM(b *strings.Builder, v *VM) {
 	if v.SEV {
 		fmt.Fprintf(b, " sev es %v", v.SEVES)
 	}
+	if v.VirtioSet {
+		fmt.Fprintf(b, " virtio transitional %v", v.Transitional)
+	}
 	if v.UUID != [16]byte{} {
 		fmt.Fprintf(b, " uuid %x", v.UUID)
 	}

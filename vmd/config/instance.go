@@ -152,6 +152,9 @@ func (v *VM) inheritRest(parent *VM, _ uint32, _ func(Option) bool) error {
 		v.Allow = parent.Allow
 	}
 	v.SEV, v.SEVES = v.SEV || parent.SEV, v.SEVES || parent.SEVES
+	if !v.VirtioSet {
+		v.Transitional, v.VirtioSet = parent.Transitional, parent.VirtioSet
+	}
 	l, m := &v.Limits, &parent.Limits
 	if l.CPUPercent == 0 {
 		l.CPUPercent = m.CPUPercent

@@ -77,7 +77,7 @@ func TestManualWords(t *testing.T) {
 // languageWords are all words that mean something somewhere.
 func languageWords() map[string]bool {
 	words := map[string]bool{"cpu": true, "memory-high": true, "io-read": true, "io-write": true,
-		"on-failure": true, "never": true, "max": true, "in": true}
+		"on-failure": true, "never": true, "max": true, "in": true, "modern": true, "transitional": true}
 	for w := range reserved {
 		words[w] = true
 	}

@@ -92,6 +92,10 @@ func (v *VM) checkCounts() error {
 		return fmt.Errorf("memory size is too large (limit is %s)", scaled.Format(MaxMemory))
 	case v.MemoryBytes%(1<<20) != 0:
 		return fmt.Errorf("memory size %d is not a whole number of MiB", v.MemoryBytes)
+	case v.SEV && v.Transitional:
+		// A driver of 0.9 cannot say that it gives addresses the device can
+		// use (virtio 1.3, 6, VIRTIO_F_ACCESS_PLATFORM).
+		return errors.New("virtio transitional and encrypted memory exclude each other")
 	}
 	return nil
 }

@@ -96,6 +96,7 @@ func init() { // not a literal: the rules refer to it through the parser
 		"os":      (*vmBlock).os,
 		"restart": (*vmBlock).restart,
 		"uuid":    (*vmBlock).uuid,
+		"virtio":  (*vmBlock).virtio,
 	}
 }
 
@@ -265,6 +266,22 @@ func (b *vmBlock) uuid() error {
 		return b.p.fail("uuid %s is not of the form 01234567-89ab-cdef-0123-456789abcdef", clip(s))
 	}
 	b.vm.UUID = u
+	return nil
+}
+
+// virtio is: virtio ( modern | transitional )
+func (b *vmBlock) virtio() error {
+	if err := b.once("virtio"); err != nil {
+		return err
+	}
+	switch {
+	case b.p.accept("modern"):
+	case b.p.accept("transitional"):
+		b.vm.Transitional = true
+	default:
+		return b.p.unexpected("modern or transitional")
+	}
+	b.vm.VirtioSet = true
 	return nil
 }
 

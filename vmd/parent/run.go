@@ -121,7 +121,7 @@ func (p *parent) launch(r *run) {
 		ID: r.id, Name: r.def.Name, UUID: r.uuid, MemoryBytes: r.def.MemoryBytes, CPUs: r.def.CPUs,
 		Cmdline: r.def.Cmdline, BootDevice: r.def.BootDevice.String(), Disks: r.disks,
 		UID: uid, GID: gid, Verbose: p.verbose, Receive: r.guest,
-		SEV: r.def.SEV, SEVES: r.def.SEVES,
+		SEV: r.def.SEV, SEVES: r.def.SEVES, Transitional: r.def.Transitional,
 	}
 	for i := range r.nics {
 		req.NICs = append(req.NICs, r.nics[i].arg)

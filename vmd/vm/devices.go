@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"vmd/hv/disk"
+	"vmd/hv/virtio"
 	"vmd/hv/virtio/vioblk"
 	"vmd/hv/virtio/viornd"
 	"vmd/hv/virtio/vioscsi"
@@ -41,10 +42,18 @@ func (v *vm) addDevices() error {
 		}
 	}
 	return errors.Join(
-		v.machine.AddVirtio(slotRNG, "viornd0", viornd.New()),
+		v.addVirtio(slotRNG, "viornd0", viornd.New()),
 		v.addBalloon(),
 		v.addControl(),
 	)
+}
+
+// addVirtio adds a device with the registers that the definition wants.
+func (v *vm) addVirtio(slot int, name string, dev virtio.Device) error {
+	if v.spec.Transitional {
+		return v.machine.AddTransitional(slot, name, dev)
+	}
+	return v.machine.AddVirtio(slot, name, dev)
 }
 
 func (v *vm) addDisk(i int) error {
@@ -56,7 +65,7 @@ func (v *vm) addDisk(i int) error {
 	if err != nil {
 		return err
 	}
-	return v.machine.AddVirtio(slotDisk+i, "vioblk"+strconv.Itoa(i), dev)
+	return v.addVirtio(slotDisk+i, "vioblk"+strconv.Itoa(i), dev)
 }
 
 // addCD adds a drive if there is something to put into it.
@@ -69,5 +78,5 @@ func (v *vm) addCD() error {
 	if err != nil {
 		return err
 	}
-	return v.machine.AddVirtio(slotCD, "vioscsi0", vioscsi.New(img))
+	return v.addVirtio(slotCD, "vioscsi0", vioscsi.New(img))
 }

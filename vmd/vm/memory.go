@@ -19,7 +19,7 @@ func (v *vm) addBalloon() error {
 		return nil
 	}
 	v.balloon = viomb.New(v.machine.Memory(), (*viomb.Counters)(&v.page.Guest))
-	return v.machine.AddVirtio(pci.SlotBalloon, "viomb0", v.balloon)
+	return v.addVirtio(pci.SlotBalloon, "viomb0", v.balloon)
 }
 
 // sampler returns what keeps the counter page fresh, called once a second.

@@ -36,7 +36,7 @@ func (v *vm) addNIC(i int, n vmop.NICArg) error {
 	if i < counters.MaxNICs {
 		c.Counters = (*vionet.Counters)(&v.page.NIC[i])
 	}
-	return v.machine.AddVirtio(slotNIC+i, "vionet"+strconv.Itoa(i), vionet.New(c, links...))
+	return v.addVirtio(slotNIC+i, "vionet"+strconv.Itoa(i), vionet.New(c, links...))
 }
 
 // vhosts are up to n descriptors of vhost, called as those of a tap, which stay

@@ -78,8 +78,11 @@ func TestGuestSeesTheSameDevices(t *testing.T) {
 		{"interface, 4 pairs, MTU 9000, down", cardWith(vionet.Config{MTU: 9000, Down: true}, 4), virtiopci.Options{}},
 		{"interface, transitional", cardWith(vionet.Config{}, 1), transitional},
 		{"CD-ROM", func(*virtiotest.Host) virtio.Device { return vioscsi.New(blank{}) }, virtiopci.Options{}},
+		{"CD-ROM, transitional", func(*virtiotest.Host) virtio.Device { return vioscsi.New(blank{}) }, transitional},
 		{"random numbers", func(*virtiotest.Host) virtio.Device { return viornd.New() }, virtiopci.Options{}},
+		{"random numbers, transitional", func(*virtiotest.Host) virtio.Device { return viornd.New() }, transitional},
 		{"balloon", func(h *virtiotest.Host) virtio.Device { return viomb.New(h.Mem, nil) }, virtiopci.Options{}},
+		{"balloon, transitional", func(h *virtiotest.Host) virtio.Device { return viomb.New(h.Mem, nil) }, transitional},
 		{"control interface", func(*virtiotest.Host) virtio.Device { return vmmci.New(vmmci.Config{}) },
 			virtiopci.Options{Interface: virtiopci.Legacy, ID: vmmci.ID}},
 	} {

@@ -36,6 +36,7 @@ func changes(a, b *config.VM) []string {
 		{"owner", a.Owner == b.Owner},
 		{"instance", a.Allow == b.Allow && a.Parent == b.Parent},
 		{"sev", a.SEV == b.SEV && a.SEVES == b.SEVES},
+		{"virtio", a.Transitional == b.Transitional},
 		{"limit", a.Limits == b.Limits},
 		{"restart", a.Restart == b.Restart},
 		{"uuid", a.UUID == b.UUID},

@@ -408,6 +408,8 @@ func TestReceiveRefused(t *testing.T) {
 		{"disks", "x", edit(func(g *vmop.Guest) { g.Disks = nil }), nil, vmop.ErrInvalid, "1 disks, the guest has 0"},
 		{"interfaces", "x", edit(func(g *vmop.Guest) { g.NICs = nil }), nil, vmop.ErrInvalid, "1 interfaces, the guest has 0"},
 		{"cdrom", "x", edit(func(g *vmop.Guest) { g.CDROM = "/cd" }), nil, vmop.ErrInvalid, "CD-ROM"},
+		{"virtio modern", "old", traveller(), nil, vmop.ErrInvalid, "virtio transitional, the guest has virtio modern"},
+		{"virtio transitional", "x", edit(func(g *vmop.Guest) { g.Transitional = true }), nil, vmop.ErrInvalid, "virtio modern, the guest has virtio transitional"},
 		{"local", "x", edit(func(g *vmop.Guest) { g.NICs[0].Local = true }), nil, vmop.ErrInvalid, "local"},
 		{"uuid", "fixed", traveller(), nil, vmop.ErrInvalid, "uuid"},
 		{"no uuid", "new", edit(func(g *vmop.Guest) { g.UUID = [16]byte{} }), nil, vmop.ErrInvalid, "uuid"},
@@ -434,6 +436,7 @@ func TestReceiveRefused(t *testing.T) {
 			mac := func(m [6]byte) func(*config.VM) { return func(d *config.VM) { d.NICs[0].MAC = m } }
 			w.configure(def("x"), def("busy", enabled, mac([6]byte{2, 1, 1, 1, 1, 1})),
 				def("fixed", func(d *config.VM) { d.UUID = [16]byte{1} }), def("pinned", mac([6]byte{2, 2, 2, 2, 2, 2})),
+				def("old", func(d *config.VM) { d.Transitional = true }),
 				def("raw", func(d *config.VM) { d.Disks[0].Format = config.FormatRaw }))
 			w.event("busy", vmop.EventStarted)
 			a := w.receive(c.vm, c.guest, c.disks...)

@@ -152,6 +152,8 @@ func differs(d *config.VM, g *vmop.Guest) string {
 		return fmt.Sprintf("it is defined with the uuid %x, the guest has %x", d.UUID, g.UUID)
 	case d.SEV:
 		return "it is defined with encrypted memory"
+	case d.Transitional != g.Transitional:
+		return fmt.Sprintf("it is defined with virtio %s, the guest has virtio %s", virtio(d.Transitional), virtio(g.Transitional))
 	}
 	for i := range d.Disks {
 		if f := d.Disks[i].Format; f != config.FormatAuto && f.String() != g.Disks[i].Format {
@@ -169,11 +171,20 @@ func differs(d *config.VM, g *vmop.Guest) string {
 	return ""
 }
 
+// virtio is the word of vm.conf for devices of a kind.
+func virtio(transitional bool) string {
+	if transitional {
+		return "transitional"
+	}
+	return "modern"
+}
+
 // definitionOf is the definition that a guest brings along.
 func definitionOf(g *vmop.Guest) config.VM {
 	d := config.VM{
 		MemoryBytes: g.MemoryBytes, CPUs: g.CPUs, OS: g.OSType,
 		Boot: g.Kernel, Initrd: g.Initrd, Cmdline: g.Cmdline, CDROM: g.CDROM,
+		Transitional: g.Transitional,
 	}
 	for _, disk := range g.Disks {
 		d.Disks = append(d.Disks, config.Disk{Path: disk.Path})
