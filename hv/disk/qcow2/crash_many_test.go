@@ -109,10 +109,11 @@ func (c *crew) flush() error {
 
 // run has writers and one that makes a mess at work until all are done.
 func (c *crew) run(t *testing.T, seed uint64, writers, writes int) {
-	c.latest = make([][]uint64, writers)
+	for range writers {
+		c.latest = append(c.latest, make([]uint64, c.part/sectorSize))
+	}
 	errs := make(chan error, writers+1)
 	for w := range writers {
-		c.latest[w] = make([]uint64, c.part/sectorSize)
 		go func() { errs <- c.work(w, rand.New(rand.NewPCG(seed, uint64(w))), writes) }()
 	}
 	go func() { errs <- c.mess(writers, rand.New(rand.NewPCG(seed, 99)), writes) }()
