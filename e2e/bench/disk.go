@@ -162,6 +162,7 @@ func (c *diskContender) measure(dir, initrd, format string, rounds int) (diskTim
 	}
 	times := make(diskTimes, len(diskload.Jobs))
 	for k := range disks {
+		progress("%s, %s, %d", c.name, format, k)
 		if err := diskRound(m.console(), "/dev/vd"+string(rune('a'+k)), k > 0, times); err != nil {
 			return nil, err
 		}

@@ -61,6 +61,7 @@ func measureHostile(initrd string) error {
 	fmt.Printf("\n| another guest sends %d frames a second: | round trip, us | ratio |\n| --- | ---: | ---: |\n", hostileRate)
 	var base float64
 	for _, f := range floods {
+		progress("another guest: %s", f.name)
 		trip, err := p.under(f.args)
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)

@@ -1,5 +1,5 @@
-// Bench measures vmd against QEMU from the distribution, all in one run of the
-// lab machine: time from the start of a guest to its init, exits on the way,
+// Bench measures vmd against QEMU from the distribution, each section in one run
+// of the lab machine: time from the start of a guest to its init, exits on the way,
 // and memory of the process that runs it, without the guest's; then its
 // network.
 //
@@ -11,19 +11,11 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"strconv"
 	"strings"
-	"time"
 
-	"golang.org/x/sys/unix"
-
-	"vmd/e2e/lab"
 	"vmd/internal/testenv"
 )
 
@@ -41,7 +33,7 @@ func main() {
 	if testenv.InLab() {
 		err = inside(*what, *rounds, *only)
 	} else {
-		status, err = outside("-n", strconv.Itoa(*rounds), "-only", *only, "-section", *what, fmt.Sprintf("-wall=%t", wall))
+		status, err = outside(*what, *rounds, *only)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -68,48 +60,12 @@ func sectionNames() string {
 	return strings.Join(names, ", ")
 }
 
-// inside measures one section, or all.
+// inside measures one section.
 func inside(what string, rounds int, only string) error {
-	var errs []error
-	for i, s := range sections {
-		if what != "" && s.name != what {
-			continue
+	for _, s := range sections {
+		if s.name == what {
+			return s.measure(rounds, only)
 		}
-		if i > 0 && what == "" {
-			fmt.Println()
-		}
-		errs = append(errs, s.measure(rounds, only))
 	}
-	return errors.Join(errs...)
-}
-
-// outside runs this program, with these arguments, in the lab machine.
-func outside(args ...string) (int, error) {
-	root, err := lab.ModuleRoot()
-	if err != nil {
-		return 0, err
-	}
-	dir, err := os.MkdirTemp("", "bench")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir)
-	files, err := lab.BuildPrograms(root, dir)
-	if err != nil {
-		return 0, err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return 0, err
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	return lab.Run(ctx, lab.Options{
-		Command: append([]string{"/lab/bench"}, args...),
-		Files:   append(files, lab.File{Name: "/lab/bench", Path: self, Mode: 0o755}),
-		Stdout:  os.Stdout,
-		Timeout: 20 * time.Minute,
-		Virtual: !wall,
-		QEMU:    true,
-	})
+	return fmt.Errorf("no section %q: %s", what, sectionNames())
 }

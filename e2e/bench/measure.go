@@ -56,6 +56,7 @@ func measure(rounds int, only string) error {
 		}
 		var all []figures
 		for round := range rounds + 1 {
+			progress("%s, %d", c.name, round)
 			f, err := bootOnce(c)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", c.name, err))

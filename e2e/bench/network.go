@@ -162,6 +162,7 @@ func (c *netContender) measure(initrd string, rounds int) (map[string][]float64,
 	}
 	all := make(map[string][]float64)
 	for round := range rounds + 1 {
+		progress("%s, %d", c.name, round)
 		out, err := exec.Command(traffic, "measure", netGuest).CombinedOutput()
 		if err != nil {
 			return nil, fmt.Errorf("traffic measure: %w: %s", err, out)
