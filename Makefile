@@ -115,7 +115,7 @@ fuzz:
 	@for pkg in $$(grep -rl '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
 		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 			echo "== $$pkg $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$pkg || exit 1; \
 		done; \
 	done
 
@@ -127,6 +127,8 @@ demo: packages all
 # time of a walk of the MIB.
 bench: packages all
 	@$(GO) run ./e2e/bench
+	@echo; echo "== vhost, by the clock"
+	@$(GO) run ./e2e/bench -section network -wall -only vhost
 	@echo; echo "== SNMP: snmpbulkwalk through snmpd; the last line is a subagent in C (libsnmp-dev)"
 	@$(GO) test ./vmd/subagent -run '^$$' -bench Walk -benchtime 3x | grep ^Benchmark
 	@$(GO) test ./e2e/small -run '^$$' -bench 1000 | grep ^Benchmark
