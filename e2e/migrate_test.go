@@ -17,8 +17,13 @@ import (
 	"vmd/internal/testenv"
 )
 
-// moves is how often a guest goes to the other host, and how many streams break.
-const moves = 20
+// moves is how often a guest goes to the other host while it works, and breaks
+// how many streams break on the way; e2e/small breaks many more, which is faster
+// there.
+const (
+	moves  = 20
+	breaks = 6
+)
 
 // migrant is a stock guest that writes records to a disk which both hosts have,
 // and says after each batch which are safe.
@@ -160,7 +165,7 @@ func (g *migrant) thereAndBack() {
 // keeps nothing.
 func (g *migrant) brokenStreams() {
 	size := g.move(false)
-	for i := range moves {
+	for i := range breaks {
 		cut := 1 + rand.Int64N(size-1)
 		m := g.here.MoveTo(g.other(), harness.MoveOptions{VM: "web", Cut: cut, Confirm: i%2 == 1})
 		if m.Sent.Status == 0 && m.Received.Status == 0 && m.Bytes < cut { // it was shorter than that
