@@ -104,7 +104,7 @@ func measureNetwork(rounds int, only string) error {
 		}
 		fmt.Println()
 	}
-	if only == "" {
+	if only == "" || only == "hostile" {
 		errs = append(errs, measureHostile(initrd))
 	}
 	return errors.Join(errs...)
