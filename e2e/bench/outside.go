@@ -54,6 +54,7 @@ func outside(what string, rounds int, only string) (status int, err error) {
 	files = append(files, lab.File{Name: "/lab/bench", Path: self, Mode: 0o755})
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
+	var errs []error
 	for i, s := range sections {
 		if what != "" && s.name != what {
 			continue
@@ -63,11 +64,11 @@ func outside(what string, rounds int, only string) (status int, err error) {
 		}
 		st, err := section(ctx, files, "-section", s.name, "-n", strconv.Itoa(rounds), "-only", only, fmt.Sprintf("-wall=%t", wall))
 		if err != nil {
-			return 1, fmt.Errorf("%s: %w", s.name, err)
+			errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
 		}
 		status = max(status, st)
 	}
-	return status, nil
+	return status, errors.Join(errs...)
 }
 
 var errSilent = errors.New("the emulated machine stands still")

@@ -21,6 +21,8 @@ type incoming struct {
 	s     *stream
 	r     *state.Reader
 	ended atomic.Bool // by the manager
+
+	stopped bool // it is what the manager asked for; the loop's
 }
 
 // takeGuest is run for a process that has to receive its guest first.
@@ -54,6 +56,12 @@ func (v *vm) takeGuest() error {
 				return
 			}
 			v.arrived(in)
+			// The end came when the guest ran already.
+			if in.stopped {
+				v.kill("stopped by force")
+			} else if in.ended.Load() {
+				v.orphaned(manager)(nil)
+			}
 		})
 	}()
 	if err := v.Loop.Run(); err != nil {

@@ -216,6 +216,7 @@ func (v *vm) handle(m imsg.Msg) {
 	if v.incoming != nil && vmop.Type(m.Type) != vmop.SetLog {
 		// Nothing can be asked of a guest that has not come, but its end.
 		if vmop.Type(m.Type) == vmop.VMStop {
+			v.incoming.stopped = true
 			v.incoming.end()
 		}
 		return
