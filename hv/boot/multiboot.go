@@ -182,10 +182,11 @@ func (l *loader) putMultibootInfo(mod mem.GPA, size uint64) error {
 		}
 	}
 	put(0, flags)
-	for at, p := range map[mem.GPA][]byte{startInfoAddr: b[:], mbMemMap: m, mbName: []byte(loaderName)} {
-		if err := l.put(at, p); err != nil {
-			return err
-		}
+	if err := l.put(startInfoAddr, b[:]); err != nil {
+		return err
 	}
-	return nil
+	if err := l.put(mbMemMap, m); err != nil {
+		return err
+	}
+	return l.put(mbName, []byte(loaderName))
 }
