@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,13 +18,20 @@ const (
 )
 
 // Doorbell is the eventfd that a guest's notification of a queue signals, and
-// that whoever wants something of the queue's owner rings too. Rings that
-// nobody has heard yet are one.
+// that whoever wants something of the queue's owner rings too. Nobody reads its
+// count: the runtime's poller reports each ring (EPOLLET, epoll(7)), so that
+// waking takes no system call of ours.
 type Doorbell struct {
 	ctl  atomic.Uint32
+	rung atomic.Bool // by Ring, since the last wait
 	fd   int
-	file *os.File // copy of fd that waits in the runtime's poller; the waiting goroutine's
-	buf  [8]byte  // likewise
+
+	// The rest is the waiting goroutine's.
+	file  *os.File        // copy of fd that is in the poller
+	conn  syscall.RawConn // of file
+	hear  func(uintptr) bool
+	asked bool // this wait has asked ready
+	ready func() bool
 }
 
 // one is what ringing writes: an eventfd adds it up (eventfd(2)).
@@ -41,9 +49,9 @@ func NewDoorbell() (*Doorbell, error) {
 // FD is the eventfd. It stays the doorbell's.
 func (d *Doorbell) FD() int { return d.fd }
 
-// Ring wakes the queue's owner. It does not block: an eventfd that is full says
-// so, and its reader will wake anyway.
+// Ring wakes the queue's owner. It does not block.
 func (d *Doorbell) Ring() {
+	d.rung.Store(true)
 	for {
 		if _, err := unix.Write(d.fd, one[:]); err != unix.EINTR {
 			return
@@ -51,16 +59,37 @@ func (d *Doorbell) Ring() {
 	}
 }
 
-// wait returns once the bell has been rung since the last wait.
-func (d *Doorbell) wait() error {
+// wait returns at once if ready says so or Ring was called since the last wait,
+// else when the bell rings. What ready looks at must be rung for when it changes
+// after that.
+func (d *Doorbell) wait(ready func() bool) error {
 	if d.file == nil {
-		fd, err := unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
+		if err := d.listen(); err != nil {
 			return err
 		}
-		d.file = os.NewFile(uintptr(fd), "doorbell")
 	}
-	_, err := d.file.Read(d.buf[:])
+	d.asked, d.ready = false, ready
+	err := d.conn.Read(d.hear)
+	d.rung.Store(false)
+	return err
+}
+
+// heard is what the poller calls first when it has forgotten all rings so far,
+// so that none is lost between ready's look and the next, and then after each.
+func (d *Doorbell) heard(uintptr) bool {
+	first := !d.asked
+	d.asked = true
+	return !first || d.rung.Load() || d.ready()
+}
+
+// listen puts the bell into the runtime's poller.
+func (d *Doorbell) listen() error {
+	fd, err := unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	d.file, d.hear = os.NewFile(uintptr(fd), "doorbell"), d.heard
+	d.conn, err = d.file.SyscallConn()
 	return err
 }
 
@@ -71,7 +100,7 @@ func (d *Doorbell) forget() error {
 	if f == nil {
 		return nil
 	}
-	d.file = nil
+	d.file, d.conn = nil, nil
 	return f.Close()
 }
 

@@ -38,7 +38,7 @@ func (q *Queue) Start(serve, wake func()) *Worker {
 
 func (w *Worker) run() {
 	defer w.end()
-	q := w.q
+	q, ready := w.q, w.ready
 	if !w.park() {
 		return
 	}
@@ -57,17 +57,17 @@ func (w *Worker) run() {
 			}
 			continue
 		}
-		if q.bell.ctl.Load() != ctlRun {
-			continue
-		}
-		if !q.dead.Load() && q.arm() {
-			continue
-		}
-		if err := q.bell.wait(); err != nil {
+		if err := q.bell.wait(ready); err != nil {
 			q.Fail(fmt.Errorf("wait for the doorbell: %w", err))
 			return
 		}
 	}
+}
+
+// ready asks for a doorbell, and says whether there is something to do without.
+func (w *Worker) ready() bool {
+	q := w.q
+	return q.bell.ctl.Load() != ctlRun || !q.dead.Load() && q.arm()
 }
 
 // end lets Stop return. A panic in a device is our bug; it costs the guest this
