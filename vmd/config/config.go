@@ -7,11 +7,10 @@
 // the same Config, for vmd -n as for the daemon. Files and the user database
 // are reached through Options only. Nothing here logs.
 //
-// The grammar is OpenBSD's. What Linux guests need in addition (initrd,
-// cmdline, limit, restart, uuid, os and the cpus of later releases) is
-// recognised only where an option of a VM may stand, and what SNMP managers
-// need only behind agentx, so that no file written for OpenBSD changes its
-// meaning.
+// The grammar is OpenBSD's. What Linux guests need in addition (extensions, and
+// among them the cpus of later releases) is recognised only where an option of
+// a VM may stand, with its argument, and what SNMP managers need only behind
+// agentx, so that a file written for OpenBSD keeps its meaning.
 package config
 
 import (

@@ -199,3 +199,13 @@ func TestErrorLine(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryExtensionEndsAString: a word that means an option of a VM is either
+// reserved or told from a piece of a string by its argument.
+func TestEveryExtensionEndsAString(t *testing.T) {
+	for word := range vmOptions {
+		if reserved[word] == (extensions[word] != nil) {
+			t.Errorf("%s: reserved %v, an extension %v", word, reserved[word], extensions[word] != nil)
+		}
+	}
+}

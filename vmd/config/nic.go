@@ -25,7 +25,7 @@ func (b *vmBlock) nic(local bool) error {
 		return p.fail("too many interfaces (limit is %d)", MaxNICs)
 	}
 	n := NIC{Local: local}
-	if p.peek().isString() {
+	if p.moreString() {
 		switch name := p.take().text; {
 		case name == "tap": // the next free one
 		case isTap(name):
@@ -106,7 +106,7 @@ func (p *parser) nicOption(n *NIC) (err error) {
 
 // lladdr parses the address that may follow the keyword.
 func (p *parser) lladdr(n *NIC) error {
-	if !p.peek().isString() {
+	if !p.moreString() {
 		n.MAC = [6]byte{}
 		return nil
 	}

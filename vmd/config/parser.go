@@ -24,6 +24,7 @@ type parser struct {
 	errors   messages
 	warnings messages
 	mute     bool // skipping: further errors are consequences
+	inVM     bool // between the braces of a VM
 
 	// Blocks that had an error: what refers to them must not add another.
 	badVMs, badSwitches map[string]bool
@@ -31,25 +32,27 @@ type parser struct {
 
 // source is the parser's place in one file.
 type source struct {
-	lex    *lexer
-	tok    token // the next one, if peeked
-	peeked bool
-	last   token // the one taken last
-	depth  int   // braces open
+	lex   *lexer
+	ahead []token // peeked at, the next one first; at most two
+	last  token   // the one taken last
+	depth int     // braces open
 }
 
 // peek returns the next token and leaves it.
-func (p *parser) peek() token {
-	if !p.peeked {
-		p.tok, p.peeked = p.lex.next(), true
+func (p *parser) peek() token { return p.peekAt(0) }
+
+// peekAt returns the token behind n others and leaves them all.
+func (p *parser) peekAt(n int) token {
+	for len(p.ahead) <= n {
+		p.ahead = append(p.ahead, p.lex.next())
 	}
-	return p.tok
+	return p.ahead[n]
 }
 
 // take returns the next token and goes past it.
 func (p *parser) take() token {
 	t := p.peek()
-	p.peeked, p.last = false, t
+	p.ahead, p.last = append(p.ahead[:0], p.ahead[1:]...), t
 	switch {
 	case t.is('{'):
 		p.depth++
@@ -94,15 +97,21 @@ func (p *parser) str(what string) (string, error) {
 	return p.take().text, nil
 }
 
+// moreString reports whether a STRING is next that goes with what stands before
+// it, and is not the word of an extension that begins the next option.
+func (p *parser) moreString() bool {
+	return p.peek().isString() && !(p.inVM && p.atExtension())
+}
+
 // strs takes one or more adjacent STRINGs, joined.
 func (p *parser) strs(what string) (string, error) {
 	s, err := p.str(what)
-	if err != nil || !p.peek().isString() {
+	if err != nil || !p.moreString() {
 		return s, err
 	}
 	var b strings.Builder
 	b.WriteString(s)
-	for p.peek().isString() {
+	for p.moreString() {
 		if b.WriteString(p.take().text); b.Len() > maxToken {
 			return "", p.fail("%s is longer than %d bytes", what, maxToken)
 		}

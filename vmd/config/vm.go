@@ -28,7 +28,10 @@ func (p *parser) vmStatement() (err error) {
 	if err := CheckName(v.Name); err != nil {
 		return p.failAt(v.Line, "%v", err)
 	}
-	if err := p.block(b.option); err != nil {
+	p.inVM = true
+	err = p.block(b.option)
+	p.inVM = false
+	if err != nil {
 		return err
 	}
 	return p.registerVM(v)
@@ -69,8 +72,9 @@ func (b *vmBlock) once(what string) error {
 	return nil
 }
 
-// vmOptions are the options of a VM by their first word. Those that OpenBSD
-// does not reserve are only looked for here, where it allows no other word.
+// vmOptions are the options of a VM by their first word. The extensions are
+// looked for here, where OpenBSD allows no other word, and behind a string (see
+// atExtension).
 var vmOptions map[string]func(*vmBlock) error
 
 func init() { // not a literal: the rules refer to it through the parser
