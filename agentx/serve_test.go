@@ -261,12 +261,12 @@ func TestContext(t *testing.T) {
 	for _, name := range []string{"", "vms"} {
 		withMaster(t, func(c *Config) { c.Context = name }, func(m *fakeMaster) {
 			m.accept()
-			h, b := m.expect(pdu.TypeOpen)
+			h, _ := m.expect(pdu.TypeOpen)
 			if h.Flags != 0 {
 				m.t.Errorf("open has flags %#x", h.Flags)
 			}
 			m.answer(h, 0)
-			h, b = m.expect(pdu.TypeRegister)
+			h, b := m.expect(pdu.TypeRegister)
 			if name != "" && (h.Flags != pdu.FlagNonDefaultContext || string(b[4:7]) != name) || name == "" && h.Flags != 0 {
 				m.t.Errorf("register has flags %#x and begins % x", h.Flags, b[:8])
 			}

@@ -39,10 +39,10 @@ func (e Event) notification() uint32 {
 	return 0
 }
 
-const (
-	deleted    OperState = 0
-	bulkOffset           = 10
-)
+// deleted is the state of a machine that is gone.
+const deleted OperState = 0
+
+const bulkOffset = 10
 
 // Compare returns what happened to a machine whose record was old and is now
 // vm. Either may be nil: a machine that is new, or gone.

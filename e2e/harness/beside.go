@@ -79,16 +79,6 @@ func (d *Daemon) BesideRemains() (found []string) {
 	return found
 }
 
-// Descriptors is how many files process pid has open.
-func Descriptors(t testing.TB, pid int) int {
-	t.Helper()
-	names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(names)
-}
-
 // Parent is the parent process of pid.
 func Parent(t testing.TB, pid int) int {
 	t.Helper()

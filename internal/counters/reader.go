@@ -75,23 +75,11 @@ func (r *Reader) NIC(i int) NIC {
 // ProcessCPU returns the CPU time of all threads of process pid. It needs no
 // permission and no file: the clock of a process is readable by whoever sees
 // its pid (clock_getcpuclockid(3); kernel/time/posix-cpu-timers.c).
-func ProcessCPU(pid int) (time.Duration, error) { return cpuClock(pid, cpuClockSched) }
-
-// ThreadCPU returns the CPU time of thread tid of the calling process.
-func ThreadCPU(tid int) (time.Duration, error) {
-	return cpuClock(tid, cpuClockSched|cpuClockPerThread)
-}
-
-// Clock types (include/linux/posix-timers.h).
-const (
-	cpuClockSched     = 2
-	cpuClockPerThread = 4
-)
-
-func cpuClock(id, kind int) (time.Duration, error) {
+func ProcessCPU(pid int) (time.Duration, error) {
+	const cpuclockSched = 2 // CPUCLOCK_SCHED (include/linux/posix-timers.h)
 	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^id<<3|kind), &ts); err != nil {
-		return 0, fmt.Errorf("CPU clock of %d: %w", id, err)
+	if err := unix.ClockGettime(int32(^pid<<3|cpuclockSched), &ts); err != nil {
+		return 0, fmt.Errorf("CPU clock of process %d: %w", pid, err)
 	}
 	return time.Duration(ts.Nano()), nil
 }

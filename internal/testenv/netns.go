@@ -62,10 +62,6 @@ func (n *Namespace) Do(f func() error) error {
 	})
 }
 
-// FD returns a descriptor of the namespace, valid until the test ends; as
-// netlink wants it to move an interface there.
-func (n *Namespace) FD() int { return int(n.f.Fd()) }
-
 // onThread runs f on a thread that ends afterwards, because f leaves it in
 // another namespace.
 func onThread(f func() error) error {

@@ -17,7 +17,7 @@ const (
 	batchBegin   = 16 // NFNL_MSG_BATCH_BEGIN
 	batchEnd     = 17 // NFNL_MSG_BATCH_END
 
-	newTable   = nftSubsystem<<8 | 0 // NFT_MSG_NEWTABLE …
+	newTable   = nftSubsystem << 8 // NFT_MSG_NEWTABLE, which is 0 …
 	newSet     = nftSubsystem<<8 | 9
 	getSet     = nftSubsystem<<8 | 10
 	newSetElem = nftSubsystem<<8 | 12

@@ -189,7 +189,7 @@ func TestWindow(t *testing.T) {
 		if len(emitted) != 0 {
 			t.Error("a window before the second is over")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		change(3, mib.OperRunning)
 		time.Sleep(windowTime)
@@ -258,7 +258,7 @@ func (r *role) look(f func(*server)) {
 	r.t.Helper()
 	r.send(vmop.SetLog, 0, vmop.LogRequest{})
 	// Messages are handled in order; wait until this one is.
-	var level zerolog.Level = zerolog.Disabled
+	level := zerolog.Disabled
 	for level == zerolog.Disabled {
 		seen := make(chan zerolog.Level)
 		r.server.loop.Post(func() {

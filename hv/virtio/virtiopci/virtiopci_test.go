@@ -2,7 +2,6 @@ package virtiopci_test
 
 import (
 	"encoding/binary"
-	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -19,7 +18,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // echo is a device with two queues that returns each chain with its first
 // readable byte copied to its first writable one.
 type echo struct {
-	mu      sync.Mutex
 	config  [16]byte
 	workers []*virtio.Worker
 	t       virtio.Transport

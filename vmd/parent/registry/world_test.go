@@ -76,11 +76,6 @@ func (w *world) wantNone(a Asker) {
 	}
 }
 
-func (w *world) state(name string) vmop.State {
-	w.t.Helper()
-	return w.rec(name).State
-}
-
 func (w *world) rec(name string) vmop.VM {
 	w.t.Helper()
 	for _, v := range w.r.All() {
