@@ -1,8 +1,9 @@
 package mib
 
 import (
-	"fmt"
 	"math"
+
+	"vmd/internal/notation"
 )
 
 // vmInfo is vmwVmTable of VMWARE-VMINFO-MIB. Managers look for it on every Linux
@@ -54,5 +55,5 @@ func textUUID(u [16]byte) string {
 	if u == [16]byte{} {
 		return ""
 	}
-	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:16])
+	return notation.UUID(u)
 }

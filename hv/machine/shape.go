@@ -6,6 +6,7 @@ import (
 	"vmd/hv/boot"
 	"vmd/hv/kvm"
 	"vmd/hv/mem"
+	"vmd/internal/notation"
 )
 
 // shape is the section Machine of a stream: what the receiver must offer so
@@ -69,7 +70,7 @@ func (m *Machine) fits(s *shape) error {
 	case s.CPUs != m.cfg.CPUs:
 		return fmt.Errorf("%d vCPUs there and %d here", s.CPUs, m.cfg.CPUs)
 	case s.UUID != m.cfg.UUID:
-		return fmt.Errorf("the machine is %x there and %x here", s.UUID, m.cfg.UUID)
+		return fmt.Errorf("the machine is %s there and %s here", notation.UUID(s.UUID), notation.UUID(m.cfg.UUID))
 	case s.ROM%romPage != 0 || s.ROM > boot.MaxFirmware:
 		return fmt.Errorf("%d bytes of firmware", s.ROM)
 	case s.Device > BootNet:

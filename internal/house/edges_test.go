@@ -29,7 +29,7 @@ const netlink = "github.com/vishvananda/netlink/..."
 
 var rules = []rule{
 	{who: libraries, not: []string{"vmd/...", "vmctl/...", "internal/..."},
-		but: []string{"internal/testenv", "internal/scaled"},
+		but: []string{"internal/testenv", "internal/scaled", "internal/notation"},
 		why: "another program could use the libraries"},
 	{who: libraries, direct: true, not: []string{"github.com/rs/zerolog/...", "log/slog", "log"},
 		why: "a library returns errors, a role logs; those of others may be able to"},
@@ -40,7 +40,7 @@ var rules = []rule{
 	{who: append([]string{"vmctl/..."}, roles...), except: []string{"vmd/priv/..."}, not: []string{netlink, "net/vswitch/..."},
 		why: "only priv changes the network"},
 	{who: []string{"vmctl/..."}, not: []string{"vmd/...", "hv/...", "net/...", "mib/...", "agentx/...", "internal/..."},
-		but: []string{"internal/vmop/...", "internal/imsg/...", "internal/scaled/...", "hv/disk/...", "hv/state", "hv/mem"},
+		but: []string{"internal/vmop/...", "internal/imsg/...", "internal/scaled/...", "internal/notation", "hv/disk/...", "hv/state", "hv/mem"},
 		why: "vmctl speaks to control, makes disks, and finds its way in the stream of a guest that moves"},
 	{who: []string{"vmd/priv/...", "vmd/control/...", "vmd/vmm/...", "vmd/vm/..."},
 		not: []string{"agentx/...", "mib/...", "vmd/config/..."},

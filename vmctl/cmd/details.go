@@ -3,10 +3,10 @@ package cmd
 import (
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"time"
 
+	"vmd/internal/notation"
 	"vmd/internal/scaled"
 	"vmd/internal/vmop"
 )
@@ -47,7 +47,7 @@ func (d *details) row(label, format string, args ...any) {
 
 func (d *details) vm(vm *vmop.VM, s *vmop.Stats) {
 	d.printf("%s: %s\n", plain(vm.Name), vm.State)
-	d.row("id", "%d, uuid %s", vm.ID, uuid(vm.UUID))
+	d.row("id", "%d, uuid %s", vm.ID, notation.UUID(vm.UUID))
 	d.row("owner", "%s", plain(d.names.wholeOwner(vm)))
 	d.row("memory", "%s%s", scaled.Format(vm.MemoryBytes), inUse(vm, s))
 	d.row("cpus", "%d", vm.CPUs)
@@ -106,7 +106,7 @@ func (d *details) disk(i int, k *vmop.Disk, s *vmop.Stats) {
 }
 
 func (d *details) nic(i int, n *vmop.NIC, s *vmop.Stats) {
-	words := []string{net.HardwareAddr(n.MAC[:]).String()}
+	words := []string{notation.MAC(n.MAC)}
 	if n.Tap != "" {
 		words = append(words, plain(n.Tap))
 	}

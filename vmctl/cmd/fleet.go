@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"vmd/internal/notation"
 	"vmd/internal/scaled"
 	"vmd/internal/vmop"
 	"vmd/vmctl/fleet"
@@ -197,7 +198,7 @@ func writeFleetJSON(w io.Writer, answers []fleet.Answer) error {
 		for j := range a.VMs {
 			v := &a.VMs[j]
 			h.VMs = append(h.VMs, jsonFleetVM{
-				ID: v.ID, Name: v.Name, UUID: uuid(v.UUID), State: v.State(),
+				ID: v.ID, Name: v.Name, UUID: notation.UUID(v.UUID), State: v.State(),
 				Persistent: v.Persistent, Autostart: v.Autostart, CPUs: v.CPUs,
 				Memory: v.Memory, Allocated: v.Allocated,
 				Uptime: v.Uptime.Seconds(), CPUTime: v.CPUTime.Seconds(),

@@ -3,10 +3,9 @@ package cmd
 import (
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"io"
-	"net"
 
+	"vmd/internal/notation"
 	"vmd/internal/vmop"
 )
 
@@ -170,7 +169,7 @@ func encodeJSON(w io.Writer, v any, indent string) error {
 
 func jsonOf(vm *vmop.VM, n *names, now int64) jsonVM {
 	v := jsonVM{
-		ID: vm.ID, Name: vm.Name, UUID: uuid(vm.UUID), State: vm.State.String(),
+		ID: vm.ID, Name: vm.Name, UUID: notation.UUID(vm.UUID), State: vm.State.String(),
 		Persistent: vm.Persistent, Autostart: vm.Autostart, Changed: vm.Changed, Changes: vm.Changes,
 		CPUs: vm.CPUs, Memory: vm.MemoryBytes, Resident: vm.Resident, PID: vm.PID, TTY: vm.TTY,
 		Owner:    jsonOwner{UID: vm.OwnerUID, User: n.user(vm.OwnerUID)},
@@ -193,7 +192,7 @@ func jsonOf(vm *vmop.VM, n *names, now int64) jsonVM {
 		v.Disks = append(v.Disks, jsonDisk{d.Path, d.Format, d.ReadOnly, d.CDROM, known(d.Size), known(d.Used)})
 	}
 	for _, i := range vm.NICs {
-		v.Interfaces = append(v.Interfaces, jsonNIC{net.HardwareAddr(i.MAC[:]).String(), i.Tap, i.IfIndex, i.Switch, i.Local, i.Address, i.HostAddress})
+		v.Interfaces = append(v.Interfaces, jsonNIC{notation.MAC(i.MAC), i.Tap, i.IfIndex, i.Switch, i.Local, i.Address, i.HostAddress})
 	}
 	return v
 }
@@ -204,9 +203,4 @@ func known(n int64) *int64 {
 		return nil
 	}
 	return &n
-}
-
-// uuid is u in the form of RFC 9562, 4.
-func uuid(u [16]byte) string {
-	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:16])
 }

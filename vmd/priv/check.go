@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmd/internal/notation"
 	"vmd/internal/vmop"
 	"vmd/net/tap"
 	"vmd/net/vswitch"
@@ -96,7 +97,7 @@ func checkGroups(groups []string) error {
 
 func checkMAC(m [6]byte) error {
 	if m == [6]byte{} || m[0]&1 != 0 {
-		return fmt.Errorf("%w: address %x of an interface", errInvalid, m)
+		return fmt.Errorf("%w: address %s of an interface", errInvalid, notation.MAC(m))
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"vmd/hv/state"
+	"vmd/internal/notation"
 )
 
 // cardState is what an interface is to its driver, and what the driver has said
@@ -93,7 +94,7 @@ func (d *Device) RestoreState(b []byte) error {
 func (d *Device) sameCard(s *cardState) error {
 	switch {
 	case s.MAC != d.mac:
-		return fmt.Errorf("interface with address %x there and %x here", s.MAC, d.mac)
+		return fmt.Errorf("interface with address %s there and %s here", notation.MAC(s.MAC), notation.MAC(d.mac))
 	case s.MTU != d.mtu || s.SayMTU != d.sayMTU:
 		return fmt.Errorf("interface with MTU %d there and %d here", s.MTU, d.mtu)
 	}
@@ -106,7 +107,7 @@ func (d *Device) asked(s *cardState, features uint64) (*filter, error) {
 	own := s.Filter.MAC == d.mac
 	switch {
 	case !own && d.locked:
-		return nil, fmt.Errorf("interface: the driver has changed the address to %x, which is locked here", s.Filter.MAC)
+		return nil, fmt.Errorf("interface: the driver has changed the address to %s, which is locked here", notation.MAC(s.Filter.MAC))
 	case !own && (features&VIRTIO_NET_F_CTRL_MAC_ADDR == 0 || s.Filter.MAC[0]&1 != 0 || s.Filter.MAC == [6]byte{}),
 		s.Announce && features&VIRTIO_NET_F_GUEST_ANNOUNCE == 0,
 		s.Pairs < 1 || s.Pairs > d.pairsOf(features),

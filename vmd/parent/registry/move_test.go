@@ -411,16 +411,16 @@ func TestReceiveRefused(t *testing.T) {
 		{"virtio modern", "old", traveller(), nil, vmop.ErrInvalid, "virtio transitional, the guest has virtio modern"},
 		{"virtio transitional", "x", edit(func(g *vmop.Guest) { g.Transitional = true }), nil, vmop.ErrInvalid, "virtio modern, the guest has virtio transitional"},
 		{"local", "x", edit(func(g *vmop.Guest) { g.NICs[0].Local = true }), nil, vmop.ErrInvalid, "local"},
-		{"uuid", "fixed", traveller(), nil, vmop.ErrInvalid, "uuid"},
+		{"uuid", "fixed", traveller(), nil, vmop.ErrInvalid, "uuid 01000000-0000-0000-0000-000000000000, the guest has "},
 		{"no uuid", "new", edit(func(g *vmop.Guest) { g.UUID = [16]byte{} }), nil, vmop.ErrInvalid, "uuid"},
-		{"lladdr", "pinned", traveller(), nil, vmop.ErrInvalid, "address"},
+		{"lladdr", "pinned", traveller(), nil, vmop.ErrInvalid, "address 02:02:02:02:02:02, the guest's is "},
 		{"format", "raw", edit(func(g *vmop.Guest) { g.Disks[0].Format = "qcow2" }), nil, vmop.ErrInvalid, "raw, the guest's is qcow2"},
 		{"no format", "new", edit(func(g *vmop.Guest) { g.Disks[0].Format = "" }), nil, vmop.ErrInvalid, "format"},
 		{"size", "new", edit(func(g *vmop.Guest) { g.Disks[0].Size = -512 }), nil, vmop.ErrInvalid, "bytes"},
 		{"path", "new", edit(func(g *vmop.Guest) { g.Disks[0].Path = "x" }), nil, vmop.ErrInvalid, "absolute"},
 		{"paths of a defined VM", "x", traveller(), []string{"/d"}, vmop.ErrInvalid, "vm.conf"},
 		{"too many paths", "new", traveller(), []string{"/d", "/e"}, vmop.ErrInvalid, "1 disks, and 2 paths"},
-		{"multicast", "new", edit(func(g *vmop.Guest) { g.NICs[0].MAC[0] = 1 }), nil, vmop.ErrInvalid, "address"},
+		{"multicast", "new", edit(func(g *vmop.Guest) { g.NICs[0].MAC = [6]byte{1, 0, 0x5e} }), nil, vmop.ErrInvalid, "address 01:00:5e:00:00:00"},
 		{"queues", "new", edit(func(g *vmop.Guest) { g.NICs[0].Queues = 1 << 40 }), nil, vmop.ErrInvalid, "queues"},
 		{"no queues", "new", edit(func(g *vmop.Guest) { g.NICs[0].Queues = 0 }), nil, vmop.ErrInvalid, "queues"},
 		{"many interfaces", "new", edit(func(g *vmop.Guest) {
@@ -429,7 +429,7 @@ func TestReceiveRefused(t *testing.T) {
 			}
 		}), nil, vmop.ErrInvalid, "interfaces"},
 		{"nothing to boot", "new", edit(func(g *vmop.Guest) { g.Kernel, g.Disks = "", nil }), nil, vmop.ErrNothingToBoot, ""},
-		{"address of another", "new", edit(func(g *vmop.Guest) { g.NICs[0].MAC = [6]byte{2, 1, 1, 1, 1, 1} }), nil, vmop.ErrShared, "busy"},
+		{"address of another", "new", edit(func(g *vmop.Guest) { g.NICs[0].MAC = [6]byte{2, 1, 1, 1, 1, 1} }), nil, vmop.ErrShared, "address 02:01:01:01:01:01 of the guest is that of busy"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)

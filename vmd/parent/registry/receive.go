@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"vmd/internal/notation"
 	"vmd/internal/vmop"
 	"vmd/vmd/config"
 )
@@ -97,7 +98,7 @@ func plausible(g *vmop.Guest) string {
 	queues := 0
 	for i, n := range g.NICs {
 		if n.MAC == ([6]byte{}) || n.MAC[0]&1 != 0 {
-			return fmt.Sprintf("interface %d of the guest has the address %x", i, n.MAC)
+			return fmt.Sprintf("interface %d of the guest has the address %s", i, notation.MAC(n.MAC))
 		}
 		if n.Queues < 1 || n.MTU < 0 || n.MTU > 65535 {
 			return fmt.Sprintf("interface %d of the guest has %d queues and an MTU of %d", i, n.Queues, n.MTU)
@@ -149,7 +150,7 @@ func differs(d *config.VM, g *vmop.Guest) string {
 	case (d.CDROM == "") != (g.CDROM == ""):
 		return "either its definition or the guest has a CD-ROM drive, the other has none"
 	case d.UUID != ([16]byte{}) && d.UUID != g.UUID:
-		return fmt.Sprintf("it is defined with the uuid %x, the guest has %x", d.UUID, g.UUID)
+		return fmt.Sprintf("it is defined with the uuid %s, the guest has %s", notation.UUID(d.UUID), notation.UUID(g.UUID))
 	case d.SEV:
 		return "it is defined with encrypted memory"
 	case d.Transitional != g.Transitional:
@@ -162,7 +163,7 @@ func differs(d *config.VM, g *vmop.Guest) string {
 	}
 	for i := range d.NICs {
 		if m := d.NICs[i].MAC; m != ([6]byte{}) && m != g.NICs[i].MAC {
-			return fmt.Sprintf("its interface %d is defined with the address %x, the guest's is %x", i, m, g.NICs[i].MAC)
+			return fmt.Sprintf("its interface %d is defined with the address %s, the guest's is %s", i, notation.MAC(m), notation.MAC(g.NICs[i].MAC))
 		}
 		if d.NICs[i].Local != g.NICs[i].Local {
 			return fmt.Sprintf("interface %d is a local one either here or in the guest", i)
@@ -205,7 +206,7 @@ func (r *Registry) clash(v *vm, g *vmop.Guest) string {
 		for i := range o.run.Def.NICs {
 			mac := o.known.mac(&o.run.Def, i)
 			if slices.ContainsFunc(g.NICs, func(n vmop.GuestNIC) bool { return n.MAC == mac }) {
-				return fmt.Sprintf("the address %x of the guest is that of %s", mac, o.def.Name)
+				return fmt.Sprintf("the address %s of the guest is that of %s", notation.MAC(mac), o.def.Name)
 			}
 		}
 	}
