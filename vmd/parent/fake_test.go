@@ -1,12 +1,14 @@
 package parent
 
 import (
+	"fmt"
 	"io"
 	"math/rand"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -178,7 +180,7 @@ func (d *daemon) pipe(name string) (*os.File, error) {
 	return w, err
 }
 
-var ttys int
+var ttys atomic.Int32
 
 func (d *daemon) tty() (*tty, error) {
 	m, err := d.pipe("master")
@@ -189,8 +191,7 @@ func (d *daemon) tty() (*tty, error) {
 	if err != nil {
 		return nil, err
 	}
-	ttys++
-	return &tty{name: "/dev/pts/" + strconv.Itoa(1000+ttys), master: m, slave: s}, nil
+	return &tty{name: fmt.Sprintf("/dev/pts/%d", 1000+ttys.Add(1)), master: m, slave: s}, nil
 }
 
 // on runs f on the parent's loop.

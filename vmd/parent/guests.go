@@ -1,6 +1,7 @@
 package parent
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -28,7 +29,8 @@ const adoptTime = 5 * time.Second
 // setupVMM: a new vmm knows no VM, so it is given those that there are.
 func (p *parent) setupVMM() {
 	if p.cgroups != nil {
-		if err := p.cgroups.SetStarter(p.roles["vmm"].proc.pid); err != nil {
+		err := p.cgroups.SetStarter(p.roles["vmm"].proc.pid)
+		if err != nil && !errors.Is(err, unix.ESRCH) { // one that has ended already has a successor
 			p.log.Warn().Err(err).Msg("VMs run without control groups and their limits")
 			p.cgroups = nil
 		}

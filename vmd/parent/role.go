@@ -2,8 +2,11 @@ package parent
 
 import (
 	"errors"
+	"net"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"vmd/internal/imsg"
 	"vmd/internal/privsep"
@@ -139,7 +142,11 @@ func (p *parent) send(name string, typ vmop.Type, id uint64, v any, files ...*os
 		closeAll(files)
 		return errNoProcess
 	}
-	return r.proc.conn.Send(uint16(typ), id, v, files...)
+	err := r.proc.conn.Send(uint16(typ), id, v, files...)
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return errNoProcess // it has ended, and roleExited has not been told yet
+	}
+	return err
 }
 
 func closeAll(files []*os.File) {

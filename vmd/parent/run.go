@@ -144,7 +144,11 @@ func (p *parent) launch(r *run) {
 // letLock lets vmm, and so the VM process that it starts, hold all of a guest's
 // memory in place, as SEV does. A process that may not says so itself.
 func (p *parent) letLock(r *run) {
-	if err := p.host.unlock(p.roles["vmm"].proc.pid); err != nil {
+	vmm := p.roles["vmm"].proc
+	if vmm == nil {
+		return // nobody will start it
+	}
+	if err := p.host.unlock(vmm.pid); err != nil {
 		p.log.Warn().Err(err).Str("vm", r.def.Name).Msg("vmm's limit on locked memory stays what it is")
 	}
 }

@@ -127,3 +127,27 @@ func TestMayLock(t *testing.T) {
 		t.Errorf("process that does not exist: %v", err)
 	}
 }
+
+// While there is no vmm, whose limits were to be lifted, a guest does not start.
+func TestEncryptedGuestWithoutVMM(t *testing.T) {
+	d := newDaemon(t, []config.VM{encryptedDef(t, false)}, func(p *parent) {
+		p.host.unlock = func(int) error { return nil }
+	})
+	d.on(func() {
+		d.p.host.openSEV = func(sev.Kind) (*os.File, error) { return d.pipe("sev") }
+		spawn := d.p.spawn
+		d.p.spawn = func(name string, verbose bool) (*process, error) {
+			if name == "vmm" {
+				return nil, errors.New("no memory")
+			}
+			return spawn(name, verbose)
+		}
+	})
+	d.roles["vmm"].die()
+	d.eventually("no vmm", func() bool { return d.p.roles["vmm"].proc == nil })
+	id := d.ask(0, vmop.Start, vmop.StartRequest{VM: vmNamed("x")})
+	d.taps(1)
+	if res, _ := d.result(id, vmop.ErrUnavailable); res.Detail != errNoProcess.Error() {
+		t.Errorf("the answer is %q", res.Detail)
+	}
+}
