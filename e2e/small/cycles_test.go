@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -152,20 +153,12 @@ func run(t *testing.T, n int) {
 	}
 }
 
-// cycle starts a VM and ends it. While there is no priv a start fails.
+// cycle starts a VM and ends it.
 func cycle(ctx context.Context, c *client.Client, e ending, name string) error {
 	ref := vmop.Ref{Name: name}
-	for range 100 {
-		_, err := c.Start(ctx, vmop.StartRequest{VM: ref})
-		var failed *client.Error
-		if errors.As(err, &failed) && failed.Code == vmop.ErrUnavailable {
-			continue
-		}
-		if err != nil && e.end != nil {
-			return fmt.Errorf("start: %w", err)
-		}
-		break // a guest that ends by itself may have been faster than the answer
-	}
+	if err := start(ctx, c, ref); err != nil && e.end != nil {
+		return fmt.Errorf("start: %w", err)
+	} // a guest that ends by itself may have been faster than the answer
 	if e.end != nil {
 		vms, err := c.List(ctx, vmop.ListRequest{VM: ref})
 		if err != nil || len(vms) != 1 || vms[0].PID == 0 {
@@ -177,6 +170,18 @@ func cycle(ctx context.Context, c *client.Client, e ending, name string) error {
 	}
 	_, err := c.Wait(ctx, vmop.WaitRequest{VM: ref, For: e.to, Timeout: 60})
 	return err
+}
+
+// start starts a VM. While there is no priv, which may be for deathPause of
+// vmd/parent, it is refused.
+func start(ctx context.Context, c *client.Client, ref vmop.Ref) error {
+	for end := time.Now().Add(harness.Patience); ; time.Sleep(5 * time.Millisecond) {
+		_, err := c.Start(ctx, vmop.StartRequest{VM: ref})
+		var failed *client.Error
+		if !errors.As(err, &failed) || failed.Code != vmop.ErrUnavailable || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 func killPriv(t *testing.T) {
