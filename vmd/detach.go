@@ -38,7 +38,7 @@ func detach(f flags, stderr io.Writer) error {
 		return fmt.Errorf("detach: %w", err)
 	}
 	defer null.Close()
-	p, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
+	p, err := os.StartProcess("/proc/self/exe", f.args(), &os.ProcAttr{
 		Dir:   "/",
 		Env:   append(os.Environ(), envDetached+"=1"),
 		Files: []*os.File{null, null, null, w},
@@ -59,6 +59,22 @@ func detach(f flags, stderr io.Writer) error {
 		return errors.New(string(said[1:]))
 	}
 	return nil
+}
+
+// args is the command line of the process in the background. Its directory is
+// another, so a relative path would lead it somewhere else.
+func (f flags) args() []string {
+	args := []string{os.Args[0]}
+	if f.fileGiven {
+		args = append(args, "-f", f.file)
+	}
+	for range f.verbose {
+		args = append(args, "-v")
+	}
+	for _, m := range f.macros {
+		args = append(args, "-D", m)
+	}
+	return args
 }
 
 // What the process in the background says: one of these bytes, and behind the

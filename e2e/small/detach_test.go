@@ -52,6 +52,47 @@ func TestDetachedVMDIsReady(t *testing.T) {
 	noDaemon(t)
 }
 
+// A relative path means the same to the daemon, whose directory is another, and
+// so do the other options.
+func TestDetachedVMDFindsRelativeFile(t *testing.T) {
+	dir := setUp(t)
+	d := harness.NewVMD(t, strings.ReplaceAll(halting(t, dir, "a"), "8M", "$size"))
+	cmd := exec.Command(harness.Program(t, "vmd"), "-v", "-D", "size=8M", "-f", filepath.Base(d.Config))
+	cmd.Dir = filepath.Dir(d.Config)
+	if r := harness.Run(t, cmd); r.Status != 0 || r.Stderr != "" {
+		t.Fatalf("vmd: %+v", r)
+	}
+	d.Await("a", "running")
+	d.Vmctl("reload")
+	d.Vmctl("stop", "-fw", "a")
+	if err := unix.Kill(harness.Role(t, "parent", 0), unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	noDaemon(t)
+}
+
+// What is in the place of the control socket is not removed, unless it is one.
+func TestFileInPlaceOfTheSocketStays(t *testing.T) {
+	dir := setUp(t)
+	d := harness.NewVMD(t, halting(t, dir, "a"))
+	path := filepath.Join(dir, "precious")
+	if err := os.WriteFile(path, []byte("bytes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"-d"}, {}} {
+		cmd := exec.Command(harness.Program(t, "vmd"), append(args, "-f", d.Config)...)
+		cmd.Env = append(os.Environ(), "VMD_SOCKET="+path)
+		r := harness.Run(t, cmd)
+		if want := "vmd: make the control socket: " + path + " is there and is no socket: remove it\n"; r.Status != 1 || !strings.HasSuffix(r.Stderr, want) {
+			t.Errorf("vmd %s: %+v, want %q", args, r, want)
+		}
+		if b, err := os.ReadFile(path); err != nil || string(b) != "bytes" {
+			t.Errorf("the file is %q, %v", b, err)
+		}
+		noDaemon(t)
+	}
+}
+
 // The service manager hears of it when clients can connect (sd_notify(3)).
 func TestServiceManagerHearsReady(t *testing.T) {
 	dir := setUp(t)

@@ -193,7 +193,7 @@ func (p *parent) prepare() (lock *os.File, err error) {
 
 // listen makes the control socket.
 func (p *parent) listen() error {
-	if err := os.Remove(p.paths.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeSocket(p.paths.socket); err != nil {
 		return fmt.Errorf("make the control socket: %w", err)
 	}
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: p.paths.socket, Net: "unixpacket"})
@@ -206,6 +206,24 @@ func (p *parent) listen() error {
 		return fmt.Errorf("make the control socket: %w", err)
 	}
 	return p.ownSocket()
+}
+
+// removeSocket removes the socket that an earlier daemon left at path, and
+// nothing else: the path may be a mistake.
+func removeSocket(path string) error {
+	st, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case st.Mode().Type() != os.ModeSocket:
+		return fmt.Errorf("%s is there and is no socket: remove it", path)
+	}
+	if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // ownSocket lets those connect who may.
