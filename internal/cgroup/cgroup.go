@@ -14,6 +14,10 @@
 // group of a service beside OURS. A group is only kept for as long as there are
 // processes in it; those are moved to daemon there.
 //
+// A controller is turned on when a VM has a limit that needs it, for it costs
+// all of them: with cpu each switch between a VM's process and another one goes
+// through every level of groups.
+//
 // Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint" and
 // "Delegation Containment", are why it has to look like that.
 package cgroup
@@ -97,9 +101,6 @@ func open(ours string, uid int, pids ...int) (*Tree, error) {
 	if err := mkdir(t.dir); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{ours, t.dir} {
-		enable(dir)
-	}
 	starter := filepath.Join(t.dir, "starter")
 	if err := mkdir(starter); err != nil {
 		return nil, err
@@ -112,11 +113,11 @@ func open(ours string, uid int, pids ...int) (*Tree, error) {
 	return t, nil
 }
 
-// enable turns on what controllers there are. A host may lack any of them, and
-// an old kernel all: a group still keeps a VM's processes together.
-func enable(dir string) {
-	for _, c := range []string{"cpu", "memory", "io", "pids"} {
-		_ = write(dir, "cgroup.subtree_control", "+"+c)
+// enable turns a controller on for the VMs' groups. A host may lack it, which
+// shows when a limit is set.
+func (t *Tree) enable(controller string) {
+	for _, dir := range []string{filepath.Dir(t.dir), t.dir} {
+		_ = write(dir, "cgroup.subtree_control", "+"+controller)
 	}
 }
 
@@ -140,6 +141,7 @@ func (t *Tree) Group(name string, uid int, l Limits) (*Group, error) {
 	}
 	var errs []error
 	for _, s := range l.settings() {
+		t.enable(s.controller())
 		if err := write(g.dir, s.file, s.value); err != nil {
 			errs = append(errs, fmt.Errorf("set %s of group %s to %q: %w", s.file, name, s.value, err))
 		}
@@ -180,6 +182,12 @@ func (g *Group) Dir() (*os.File, error) { return os.Open(g.dir) }
 func (g *Group) Remove() error { return unix.Rmdir(g.dir) }
 
 type setting struct{ file, value string }
+
+// controller is whose file it is (cgroup-v2.rst, "Conventions").
+func (s *setting) controller() string {
+	c, _, _ := strings.Cut(s.file, ".")
+	return c
+}
 
 // cpuPeriod is the kernel's default period of cpu.max in microseconds.
 const cpuPeriod = 100_000

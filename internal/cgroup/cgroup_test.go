@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -104,8 +105,37 @@ func TestTree(t *testing.T) {
 	if _, err := os.Stat(g.dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("still there: %v", err)
 	}
+	testControllers(t, tree, top)
 	if procs, _ := os.ReadFile(filepath.Join(top, "cgroup.procs")); strings.TrimSpace(string(procs)) != "" {
 		t.Errorf("processes %q in the top group", procs)
+	}
+}
+
+// testControllers: none is on until a VM has a limit, and then the one it needs.
+func testControllers(t *testing.T, tree *Tree, top string) {
+	t.Helper()
+	words := func(file string) []string {
+		b, err := os.ReadFile(filepath.Join(top, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Fields(string(b))
+	}
+	if on := words("vmd/cgroup.subtree_control"); len(on) > 0 {
+		t.Errorf("controllers %v for VMs without limits", on)
+	}
+	g, err := tree.Group("7", 12345, Limits{CPUPercent: 50})
+	if !slices.Contains(words("cgroup.controllers"), "cpu") {
+		if err == nil {
+			t.Error("a limit of a controller that is not there")
+		}
+		return
+	}
+	if on := words("vmd/cgroup.subtree_control"); err != nil || !reflect.DeepEqual(on, []string{"cpu"}) {
+		t.Errorf("controllers %v, %v", on, err)
+	}
+	if err := g.Remove(); err != nil {
+		t.Error(err)
 	}
 }
 
