@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"strconv"
@@ -17,14 +15,8 @@ import (
 	"vmd/e2e/lab"
 )
 
-// The emulated machine stands still now and then, whoever runs the guest: an
-// interrupt of its processor's is lost for good. A section that says nothing
-// for so long is begun anew.
-const (
-	silence  = 6 * time.Minute // by the clock; no step takes half of it
-	patience = time.Hour       // for a whole section, and for its turn
-	tries    = 3
-)
+// patience bounds a whole section, by the clock.
+const patience = time.Hour
 
 // progressMark begins a line that says what is being measured.
 const progressMark = "# "
@@ -71,40 +63,21 @@ func outside(what string, rounds int, only string) (status int, err error) {
 	return status, errors.Join(errs...)
 }
 
-var errSilent = errors.New("the emulated machine stands still")
-
-// section measures one section, and prints what it says when it is whole.
+// section measures one section.
 func section(ctx context.Context, files []lab.File, args ...string) (status int, err error) {
-	for range tries {
-		attempt, cancel := context.WithCancelCause(ctx)
-		watch := time.AfterFunc(patience, func() { cancel(errSilent) })
-		said := report{heard: func() { watch.Reset(silence) }}
-		status, err = lab.Run(attempt, lab.Options{
-			Command: append([]string{"/lab/bench"}, args...), Files: files, Stdout: &said,
-			Timeout: patience, Virtual: !wall, QEMU: true,
-		})
-		watch.Stop()
-		silent := context.Cause(attempt) == errSilent
-		cancel(nil)
-		if !silent {
-			os.Stdout.Write(said.table.Bytes())
-			return status, err
-		}
-		fmt.Fprintf(os.Stderr, "bench: %v: %v; once more\n", args[:2], errSilent)
-	}
-	return 0, errSilent
+	return lab.Run(ctx, lab.Options{
+		Command: append([]string{"/lab/bench"}, args...), Files: files, Stdout: new(report),
+		Timeout: patience, Virtual: !wall, QEMU: true,
+	})
 }
 
-// report takes what a section says: its table, and between the lines of that
-// what it is about to do.
+// report takes what a section says: the lines of its table, for the standard
+// output, and between them those of what it is about to do, for the other one.
 type report struct {
-	table bytes.Buffer
-	rest  string // of a line that has not ended
-	heard func()
+	rest string // of a line that has not ended
 }
 
 func (r *report) Write(p []byte) (int, error) {
-	r.heard()
 	r.rest += string(p)
 	for {
 		line, rest, ok := strings.Cut(r.rest, "\n")
@@ -112,10 +85,10 @@ func (r *report) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		r.rest = rest
-		to := io.Writer(&r.table)
+		to := os.Stdout
 		if strings.HasPrefix(line, progressMark) {
 			to = os.Stderr
 		}
-		io.WriteString(to, line+"\n")
+		fmt.Fprintln(to, line)
 	}
 }

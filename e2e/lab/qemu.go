@@ -76,9 +76,10 @@ func (h *host) boot(ctx context.Context, base, work string, o Options) (int, err
 	if o.Shell {
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	}
-	err := runPiped(cmd, o.Stdout)
+	var mended error
+	err := runPiped(cmd, o.Stdout, func() { mended = mend(cmd.Process.Pid, h.qemu) })
 	if ctx.Err() != nil {
-		err = fmt.Errorf("the machine did not end in time: %w", ctx.Err())
+		err = fmt.Errorf("the machine did not end in time: %w", errors.Join(ctx.Err(), mended))
 	}
 	status, statusErr := readStatus(filepath.Join(work, "status"))
 	if err = errors.Join(err, statusErr); err != nil {
@@ -92,8 +93,8 @@ func (h *host) boot(ctx context.Context, base, work string, o Options) (int, err
 }
 
 // runPiped runs cmd with a pipe as its descriptor 3 and copies what comes
-// through it to w.
-func runPiped(cmd *exec.Cmd, w io.Writer) error {
+// through it to w. It calls started as soon as cmd runs.
+func runPiped(cmd *exec.Cmd, w io.Writer, started func()) error {
 	if w == nil {
 		w = io.Discard
 	}
@@ -108,6 +109,7 @@ func runPiped(cmd *exec.Cmd, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	started()
 	if _, err := io.Copy(w, r); err != nil {
 		cmd.Process.Kill() // nobody reads: it would stand still
 	}
