@@ -40,7 +40,7 @@ var rules = []rule{
 	{who: append([]string{"vmctl/..."}, roles...), except: []string{"vmd/priv/..."}, not: []string{netlink, "net/vswitch/..."},
 		why: "only priv changes the network"},
 	{who: []string{"vmctl/..."}, not: []string{"vmd/...", "hv/...", "net/...", "mib/...", "agentx/...", "internal/..."},
-		but: []string{"internal/vmop/...", "internal/imsg/...", "internal/scaled/...", "internal/notation", "hv/disk/...", "hv/state", "hv/mem"},
+		but: []string{"internal/vmop/...", "internal/imsg/...", "internal/scaled/...", "internal/notation", "internal/nearest", "hv/disk/...", "hv/state", "hv/mem"},
 		why: "vmctl speaks to control, makes disks, and finds its way in the stream of a guest that moves"},
 	{who: []string{"vmd/priv/...", "vmd/control/...", "vmd/vmm/...", "vmd/vm/..."},
 		not: []string{"agentx/...", "mib/...", "vmd/config/..."},

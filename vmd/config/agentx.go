@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -53,7 +55,7 @@ func (p *parser) agentxStatement() error {
 		case t.kind != tokWord:
 			return nil
 		case agentxOptions[t.text] == nil:
-			return nil // the end of the line is missing, and that is what is said
+			return p.unexpected("the end of the line", append(slices.Sorted(maps.Keys(agentxOptions)), "context", "path")...)
 		}
 		if err := rule(); err != nil {
 			return err

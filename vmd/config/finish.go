@@ -67,7 +67,7 @@ func (p *parser) instance(v *VM) {
 		parent = p.base.VM(v.Parent)
 	}
 	if parent == nil {
-		p.bad(about(v, "there is no vm %s to make an instance of", clip(v.Parent)), v)
+		p.bad(about(v, "there is no vm %s to make an instance of%s", clip(v.Parent), meant(v.Parent, p.names())), v)
 		return
 	}
 	// The file is root's.
@@ -78,6 +78,28 @@ func (p *parser) instance(v *VM) {
 	if err := v.Validate(); err != nil {
 		p.bad(about(v, "%v", err), v)
 	}
+}
+
+// names are those of all VMs that the file defines, while there is room for
+// messages about them.
+func (p *parser) names() (names []string) {
+	if len(p.errors) > maxMessages {
+		return nil
+	}
+	for i := range p.cfg.VMs {
+		names = append(names, p.cfg.VMs[i].Name)
+	}
+	return names
+}
+
+func (p *parser) switchNames() (names []string) {
+	if len(p.warnings) > maxMessages {
+		return nil
+	}
+	for i := range p.cfg.Switches {
+		names = append(names, p.cfg.Switches[i].Name)
+	}
+	return names
 }
 
 // bad reports an error of v; what depends on v stays silent.
@@ -98,7 +120,7 @@ func (p *parser) checkSwitches(v *VM) {
 			sw = p.base.Switch(n.Switch)
 		}
 		if sw == nil {
-			p.warn(about(v, "interface %d: there is no enabled switch %s", i, clip(n.Switch)))
+			p.warn(about(v, "interface %d: there is no enabled switch %s%s", i, clip(n.Switch), meant(n.Switch, p.switchNames())))
 			continue
 		}
 		if err := n.checkRDomain(sw); err != nil {

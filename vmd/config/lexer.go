@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 )
 
@@ -198,7 +200,8 @@ func (l *lexer) expand() bool {
 	l.unget(c)
 	value, ok := l.p.macros.use(string(l.buf))
 	if !ok {
-		l.errorf("macro %s is not defined", clip(string(l.buf)))
+		name := string(l.buf)
+		l.errorf("macro %s is not defined%s", clip(name), meant(name, slices.Sorted(maps.Keys(l.p.macros.byName))))
 		return false
 	}
 	if !l.p.spend(len(value)) {

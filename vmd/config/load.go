@@ -151,6 +151,9 @@ func (p *parser) include(name string, data []byte) {
 		p.report(Message{File: name, Line: line, Text: fmt.Sprintf("byte 0x%02x is not allowed: this is no text file", data[i])})
 		return
 	}
+	// Editors of other systems leave these marks, which mean nothing.
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
 	outer := p.source
 	p.source = source{lex: newLexer(p, name, data)}
 	p.parseFile()

@@ -1,5 +1,7 @@
 package config
 
+import "slices"
+
 // local is: local interface …
 func (b *vmBlock) local() error {
 	if err := b.p.expect("interface"); err != nil {
@@ -64,12 +66,11 @@ func nicKeyword(t token) bool {
 	if t.kind != tokWord {
 		return false
 	}
-	switch t.text {
-	case "switch", "group", "locked", "lladdr", "rdomain", "up", "down":
-		return true
-	}
-	return false
+	return slices.Contains(nicWords, t.text)
 }
+
+// nicWords begin the options of an interface.
+var nicWords = []string{"down", "group", "lladdr", "locked", "rdomain", "switch", "up"}
 
 func (p *parser) nicOption(n *NIC) (err error) {
 	switch {
@@ -99,7 +100,7 @@ func (p *parser) nicOption(n *NIC) (err error) {
 	case p.accept("down"):
 		n.Down = true
 	default:
-		return p.unexpected("an option of an interface")
+		return p.unexpected("an option of an interface", nicWords...)
 	}
 	return err
 }

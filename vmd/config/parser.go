@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"vmd/internal/nearest"
 )
 
 // parser holds one Load. Each rule of the grammar is a method that takes its
@@ -146,13 +148,26 @@ func (p *parser) failAt(line int, format string, args ...any) error {
 // complained about.
 var errReported = errors.New("reported")
 
-// unexpected makes a syntax error about the next token.
-func (p *parser) unexpected(wanted string) error {
+// unexpected makes a syntax error about the next token. It names the word of
+// words that is near.
+func (p *parser) unexpected(wanted string, words ...string) error {
 	t := p.peek()
 	if t.kind == tokBad {
 		return errReported
 	}
-	return p.failAt(t.line, "syntax error: expected %s, found %s", wanted, t.describe())
+	text := fmt.Sprintf("syntax error: expected %s, found %s", wanted, t.describe())
+	if t.kind == tokWord {
+		text += meant(t.text, words)
+	}
+	return p.failAt(t.line, "%s", text)
+}
+
+// meant is the end of a message about a word for which one of known is near.
+func meant(word string, known []string) string {
+	if w := nearest.Word(word, known); w != "" {
+		return fmt.Sprintf(": did you mean %s?", clip(w))
+	}
+	return ""
 }
 
 // report adds an error.
@@ -176,21 +191,24 @@ func (p *parser) parseFile() {
 		if p.peek().kind == tokEOF {
 			return
 		}
-		err := p.statement()
-		if err == nil {
-			continue
+		if err := p.statement(); err != nil {
+			p.reportError(err)
+			p.recover()
 		}
-		var f *failure
-		if errors.As(err, &f) {
-			p.report(f.Message)
-		}
-		p.recover()
+	}
+}
+
+// reportError adds what a rule returned, unless it has been reported.
+func (p *parser) reportError(err error) {
+	var f *failure
+	if errors.As(err, &f) {
+		p.report(f.Message)
 	}
 }
 
 // recover skips to the end of the line, and to the end of the block if the
-// error was inside one. A "vm" at the beginning of a line begins no option: the
-// block before it lacks its brace.
+// error was inside one, or its brace stands on a line of its own. A "vm" at the
+// beginning of a line begins no option: the block before it lacks its brace.
 func (p *parser) recover() {
 	p.mute = true
 	defer func() { p.mute = false }()
@@ -203,11 +221,46 @@ func (p *parser) recover() {
 		case tokEOF:
 			return
 		case tokNewline:
-			if p.depth == 0 {
+			if p.depth > 0 {
+				break
+			}
+			p.mute = false // what comes is looked at for the first time
+			if !p.peek().is('{') {
 				return
 			}
+			p.mute = true
 		}
 	}
+}
+
+// nextOption skips to the option on the line after one that was wrong, in the
+// block whose options are depth braces deep. It returns false if the block ends
+// before that, or lacks its brace.
+func (p *parser) nextOption(depth int) bool {
+	p.mute = true
+	defer func() { p.mute = false }()
+	for !p.unclosed() {
+		switch p.take().kind {
+		case tokByte:
+			if p.depth < depth {
+				return false
+			}
+		case tokNewline:
+			if p.depth > depth {
+				break
+			}
+			p.mute = false // as in recover
+			p.newlines()
+			return !p.unclosed()
+		}
+	}
+	return false
+}
+
+// unclosed reports whether what follows cannot be in a block: see recover.
+func (p *parser) unclosed() bool {
+	t := p.peek()
+	return t.kind == tokEOF || p.last.kind == tokNewline && t.keyword("vm")
 }
 
 // statement parses one statement of the top level with its line end.
@@ -231,8 +284,11 @@ func (p *parser) statement() error {
 	case t.keyword("staggered"):
 		return p.line(p.staggeredStatement)
 	}
-	return p.unexpected("a statement")
+	return p.unexpected("a statement", statements...)
 }
+
+// statements are the words that a statement begins with.
+var statements = []string{"agentx", "include", "local", "socket", "staggered", "switch", "vm"}
 
 // line parses a statement and the end of its line.
 func (p *parser) line(rule func() error) error {
@@ -276,7 +332,7 @@ func (p *parser) includeStatement() error {
 func (p *parser) macroStatement() error {
 	t := p.take()
 	if !p.peek().is('=') {
-		return p.failAt(t.line, "syntax error: %s is not a statement", clip(t.text))
+		return p.failAt(t.line, "syntax error: %s is not a statement%s", clip(t.text), meant(t.text, statements))
 	}
 	p.take()
 	if p.peek().kind == tokNumber {
@@ -294,21 +350,34 @@ func (p *parser) macroStatement() error {
 }
 
 // block parses { option … } with rule for each option. The first option may be
-// followed by anything; each further one ends with its line, or the block.
+// followed by anything; each further one ends with its line, or the block. An
+// option that is wrong is reported, and those after it are looked at too.
 func (p *parser) block(rule func() error) error {
+	begin := p.peek().line
 	if err := p.openBlock(); err != nil {
 		return err
 	}
-	for first := true; ; first = false {
-		if !first && p.peek().is('}') {
+	var bad error
+	for first, depth := true, p.depth; ; first = false {
+		switch {
+		case first:
+		case p.peek().is('}'):
 			p.take()
-			return nil
+			return bad
+		case p.unclosed():
+			return p.failAt(p.peek().line, "syntax error: the block that begins on line %d has no \"}\"", begin)
 		}
-		if err := rule(); err != nil {
-			return err
+		err := rule()
+		if err == nil && !p.newlines() && !first && !p.peek().is('}') {
+			err = p.unexpected("the end of the line or \"}\"")
 		}
-		if !p.newlines() && !first && !p.peek().is('}') {
-			return p.unexpected("the end of the line or \"}\"")
+		if err == nil {
+			continue
+		}
+		p.reportError(err)
+		bad = errReported
+		if !p.nextOption(depth) {
+			return bad
 		}
 	}
 }
@@ -334,6 +403,9 @@ func (p *parser) braces(rule func() error) error {
 // that the block is not empty.
 func (p *parser) openBlock() error {
 	if !p.peek().is('{') {
+		if p.peek().kind == tokNewline {
+			return p.unexpected("\"{\" on this line")
+		}
 		return p.unexpected("\"{\"")
 	}
 	p.take()

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,7 +61,7 @@ func (b *vmBlock) allowOption() (err error) {
 	}
 	o := allowOptions[p.peek().text]
 	if o == 0 || p.peek().kind != tokWord {
-		return p.unexpected("an option of allow instance")
+		return p.unexpected("an option of allow instance", slices.Sorted(maps.Keys(allowOptions))...)
 	}
 	p.take()
 	b.vm.Allow.Options |= o
@@ -88,7 +90,7 @@ func (b *vmBlock) limitOption() error {
 	case "io-write":
 		dst = &l.IOWrite
 	default:
-		return p.unexpected("cpu, memory-high, io-read or io-write")
+		return p.unexpected("cpu, memory-high, io-read or io-write", "cpu", "memory-high", "io-read", "io-write")
 	}
 	p.take()
 	if err := b.once("limit " + word); err != nil {

@@ -63,7 +63,7 @@ func (p *parser) switchOption(sw *switchBlock) (err error) {
 	case p.accept("down"):
 		sw.Up = false
 	default:
-		return p.unexpected("an option of a switch")
+		return p.unexpected("an option of a switch", "disable", "down", "enable", "group", "interface", "locked", "rdomain", "up")
 	}
 	return err
 }

@@ -2,6 +2,8 @@ package config
 
 import (
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 
 	"vmd/internal/scaled"
@@ -75,7 +77,10 @@ func (b *vmBlock) once(what string) error {
 // vmOptions are the options of a VM by their first word. The extensions are
 // looked for here, where OpenBSD allows no other word, and behind a string (see
 // atExtension).
-var vmOptions map[string]func(*vmBlock) error
+var (
+	vmOptions map[string]func(*vmBlock) error
+	vmWords   []string // they alone
+)
 
 func init() { // not a literal: the rules refer to it through the parser
 	vmOptions = map[string]func(*vmBlock) error{
@@ -102,13 +107,14 @@ func init() { // not a literal: the rules refer to it through the parser
 		"uuid":    (*vmBlock).uuid,
 		"virtio":  (*vmBlock).virtio,
 	}
+	vmWords = slices.Sorted(maps.Keys(vmOptions))
 }
 
 func (b *vmBlock) option() error {
 	t := b.p.peek()
 	rule := vmOptions[t.text]
 	if t.kind != tokWord || rule == nil {
-		return b.p.unexpected("an option of a vm")
+		return b.p.unexpected("an option of a vm", vmWords...)
 	}
 	b.p.take()
 	return rule(b)
