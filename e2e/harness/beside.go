@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"vmd/internal/testenv"
+	"vmd/e2e/lab"
 )
 
 // StartBeside starts a second vmd, as if on another host: with its own paths,
@@ -39,17 +39,18 @@ func StartBeside(t testing.TB, conf string) *Daemon {
 	return d
 }
 
-// besideGroup is where the second vmd has its control groups, in the lab.
-const besideGroup = "/sys/fs/cgroup/beside"
-
+// ownGroup has the second vmd start in a control group of its own, if there are
+// any.
 func (d *Daemon) ownGroup(cmd *exec.Cmd) error {
-	if !testenv.InLab() {
+	root := lab.Groups()
+	if root == "" {
 		return nil
 	}
-	if err := os.MkdirAll(besideGroup, 0o755); err != nil {
+	group := filepath.Join(root, "beside")
+	if err := os.MkdirAll(group, 0o755); err != nil {
 		return err
 	}
-	f, err := os.Open(besideGroup)
+	f, err := os.Open(group)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"vmd/internal/testenv"
+	"vmd/e2e/lab"
 )
 
 // Process is a process of vmd's program.
@@ -146,13 +146,13 @@ func Remains(t testing.TB) []string {
 	return append(found, leaves()...)
 }
 
-// leaves lists the control groups of VMs. On a host they may be somebody
-// else's.
+// leaves lists the control groups of VMs.
 func leaves() (found []string) {
-	if !testenv.InLab() {
+	root := lab.Groups()
+	if root == "" {
 		return nil
 	}
-	filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
+	filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return nil
 		}

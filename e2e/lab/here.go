@@ -59,10 +59,11 @@ func inNamespaces(ctx context.Context, o Options) (int, error) {
 		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
 		defer cancel()
 	}
-	cmd := exec.CommandContext(ctx, unshare, append([]string{"--mount", "--net", "sh", "-c", here, "here.sh", dir}, o.Command...)...)
+	cmd := exec.CommandContext(ctx, unshare, append([]string{"--mount", "--net", "sh", "-c", here, "here.sh", dir, hereGroup()}, o.Command...)...)
 	cmd.Env = append(append(os.Environ(), hereVar+"=1"), o.Env...)
 	cmd.Stdout, cmd.Stderr = o.Stdout, o.Stdout
 	cmd.WaitDelay = 5 * time.Second
+	defer endGroup()
 	err = cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && ctx.Err() == nil {

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -93,7 +91,6 @@ func TestCyclesLeaveNothing(t *testing.T) {
 			conf += define(name, harness.Tiny(t, dir, name, "x", e.code), append([]string{"disable"}, cycleNICs[worker]...)...)
 		}
 	}
-	groups := controlGroups()
 	d := harness.StartVMD(t, conf)
 	run(t, len(endings)*atOnce) // whoever keeps something for good does so now
 	killPriv(t)
@@ -110,9 +107,6 @@ func TestCyclesLeaveNothing(t *testing.T) {
 		}
 		return true
 	})
-	if now := controlGroups(); !slices.Equal(now, groups) {
-		t.Errorf("control groups %q, were %q", now, groups)
-	}
 	for name, row := range d.Rows() {
 		if row.State != "stopped" && row.State != "crashed" || row.PID != 0 || row.TTY != "" {
 			t.Errorf("%s is %+v", name, row)
@@ -221,17 +215,6 @@ func heldByRoles(t *testing.T, d *harness.Daemon) map[string]int {
 	}
 	held["parent"] = fds(t, d.PID())
 	return held
-}
-
-// controlGroups lists those of a vmd's VMs.
-func controlGroups() (found []string) {
-	filepath.WalkDir("/sys/fs/cgroup", func(path string, e fs.DirEntry, err error) error {
-		if err == nil && e.IsDir() && filepath.Base(filepath.Dir(path)) == "vmd" {
-			found = append(found, path)
-		}
-		return nil
-	})
-	return found
 }
 
 func ip(t *testing.T, args ...string) {
