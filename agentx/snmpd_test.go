@@ -357,11 +357,7 @@ func TestSnmpdContext(t *testing.T) {
 }
 
 func TestSnmpdTraps(t *testing.T) {
-	sink, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sink.Close()
+	sink := testenv.TrapSink(t)
 	l := serve(t, testenv.Snmpd(t, "trap2sink "+sink.LocalAddr().String()+" public"), newTable(1, 1), "")
 	l.await()
 	const count = 300

@@ -3,6 +3,7 @@ package testenv
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -198,12 +199,19 @@ func (m *MasterAgent) awaitAnswer() error {
 	return fmt.Errorf("no answer in %v", snmpdPatience)
 }
 
-// freeUDP returns an address on 127.0.0.1 that nobody uses now.
+// freeUDP returns an address on 127.0.0.1 that nobody uses now. Its port is none
+// that the kernel gives to sockets that ask for any (ip_local_port_range, ip(7)):
+// one of those could have it before the program that it is for.
 func freeUDP() (string, error) {
-	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+	const first, count = 10000, 20000
+	for try := 0; ; try++ {
+		c, err := net.ListenPacket("udp4", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(count)))
+		if err == nil {
+			defer c.Close()
+			return c.LocalAddr().String(), nil
+		}
+		if try == 100 {
+			return "", fmt.Errorf("find a free port: %w", err)
+		}
 	}
-	defer c.Close()
-	return c.LocalAddr().String(), nil
 }

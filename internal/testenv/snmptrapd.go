@@ -2,6 +2,8 @@ package testenv
 
 import (
 	"bytes"
+	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TrapReceiver is a real snmptrapd that prints what it receives.
@@ -81,4 +85,34 @@ func (w *trapWriter) Write(b []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.text.Write(b)
+}
+
+// trapRoom is how many bytes a TrapSink holds unread. A notification takes about
+// 1 KiB, and the kernel's own 208 KiB (rmem_default) are too few for hundreds at
+// once where whoever reads has to wait for a processor.
+const trapRoom = 16 << 20
+
+// TrapSink returns a socket to receive notifications at. For root it loses none
+// of a few thousand that nobody has read yet. It is closed when the test ends.
+func TrapSink(t testing.TB) *net.UDPConn {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	raw, err := c.SyscallConn()
+	if err == nil {
+		cerr := raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, trapRoom)
+		})
+		err = errors.Join(cerr, err)
+	}
+	if errors.Is(err, unix.EPERM) {
+		err = c.SetReadBuffer(trapRoom) // what the host allows (rmem_max)
+	}
+	if err != nil {
+		t.Fatalf("room for notifications: %v", err)
+	}
+	return c
 }

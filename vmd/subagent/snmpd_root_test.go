@@ -68,11 +68,7 @@ type testHost struct {
 
 func newHost(t testing.TB, config vmop.SNMPConfig, lines ...string) *testHost {
 	testenv.Root(t)
-	sink, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sink.Close() })
+	sink := testenv.TrapSink(t)
 	lines = append(lines, "trap2sink "+sink.LocalAddr().String()+" public")
 	h := &testHost{t: t, traps: make(chan []byte, 10000), snmpd: testenv.Snmpd(t, lines...), config: config}
 	go receive(sink, h.traps)
