@@ -36,7 +36,8 @@ type Agent struct {
 
 	conn net.PacketConn
 	vars []gosnmp.SnmpPDU
-	max  int // variables in one answer
+	oids [][]uint64 // their names
+	max  int        // variables in one answer
 	err  gosnmp.SNMPError
 }
 
@@ -52,6 +53,7 @@ func New(max int, vars ...Var) (*Agent, error) {
 	a := &Agent{Addr: conn.LocalAddr().String(), conn: conn, max: max}
 	for _, v := range vars {
 		a.vars = append(a.vars, gosnmp.SnmpPDU{Name: v.OID, Type: gosnmp.Asn1BER(v.Type), Value: v.Value})
+		a.oids = append(a.oids, arcs(v.OID))
 	}
 	go a.serve()
 	return a, nil
@@ -102,8 +104,9 @@ func (a *Agent) answer(p *gosnmp.SnmpPacket) {
 		return
 	}
 	p.Variables = nil
-	for _, v := range a.vars {
-		if len(p.Variables) < reps && less(name, v.Name) {
+	after := arcs(name)
+	for i, v := range a.vars {
+		if len(p.Variables) < reps && slices.Compare(after, a.oids[i]) < 0 {
 			p.Variables = append(p.Variables, v)
 		}
 	}
@@ -111,8 +114,6 @@ func (a *Agent) answer(p *gosnmp.SnmpPacket) {
 		p.Variables = append(p.Variables, gosnmp.SnmpPDU{Name: name, Type: gosnmp.EndOfMibView})
 	}
 }
-
-func less(a, b string) bool { return slices.Compare(arcs(a), arcs(b)) < 0 }
 
 func arcs(oid string) (n []uint64) {
 	for s := range strings.SplitSeq(strings.Trim(oid, "."), ".") {
