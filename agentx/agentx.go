@@ -181,7 +181,8 @@ func New(cfg Config) *Agent {
 
 // Run keeps a session with the master until ctx ends, whose error it returns. A
 // master that is not there, refuses, breaks the protocol or goes away is tried
-// again, ever more slowly up to 5 seconds.
+// again, ever more slowly up to 5 seconds; one whose refusal will not go away,
+// after 5 minutes.
 func (a *Agent) Run(ctx context.Context) error {
 	delay := firstDelay
 	for {

@@ -106,6 +106,6 @@ func closeBody(why pdu.Reason) ([]byte, error) {
 }
 
 // capsBody is that of AddAgentCaps (RFC 2741, 6.2.14), which the library lacks.
-func capsBody(id []uint32, text string) ([]byte, error) {
-	return appendText(appendOID(nil, ours, id), ours, text), nil
+func capsBody(id []uint32, text string) []byte {
+	return appendText(appendOID(nil, ours, id), ours, text)
 }

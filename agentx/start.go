@@ -123,8 +123,6 @@ func (s *session) join() {
 		}
 	}
 	if cfg.Capabilities != "" {
-		if body, err := capsBody(cfg.Subtree, cfg.Capabilities); err == nil {
-			s.send(pdu.TypeAddAgentCaps, body, true)
-		}
+		s.send(pdu.TypeAddAgentCaps, capsBody(cfg.Subtree, cfg.Capabilities), true)
 	}
 }

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -107,15 +108,7 @@ func (f *elfFile) parseSegments(i Image, b []byte, entsize int) error {
 		}
 		f.segs = append(f.segs, s)
 	}
-	slices.SortStableFunc(f.segs, func(a, b segment) int {
-		switch {
-		case a.off < b.off:
-			return -1
-		case a.off > b.off:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(f.segs, func(a, b segment) int { return cmp.Compare(a.off, b.off) })
 	return nil
 }
 

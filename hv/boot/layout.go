@@ -1,6 +1,10 @@
 package boot
 
-import "vmd/hv/mem"
+import (
+	"slices"
+
+	"vmd/hv/mem"
+)
 
 // Where boot data go. All of it lies in the first 640 KiB, which the e820 map
 // calls RAM: a kernel copies what it needs before it uses that memory.
@@ -61,8 +65,7 @@ func E820(m *mem.Memory) []Range {
 		out = append(out, Range{base, uint64(end - base), RAM})
 	}
 	if len(out) > 0 && out[0].Addr == 0 {
-		hole := Range{ebdaAddr, uint64(highMem - ebdaAddr), Reserved}
-		out = append(out[:1], append([]Range{hole}, out[1:]...)...)
+		out = slices.Insert(out, 1, Range{ebdaAddr, uint64(highMem - ebdaAddr), Reserved})
 	}
 	return out
 }

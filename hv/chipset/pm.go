@@ -152,7 +152,7 @@ func (p *PM) Write(off uint64, data []byte) {
 			sleep = true
 		}
 	}
-	off5 := sleep && p.control&pmSLPTYPMask == SleepS5<<pmSLPTYPLow
+	powerOff := sleep && p.control&pmSLPTYPMask == SleepS5<<pmSLPTYPLow
 	seen := p.pressed && p.status&pmPWRBTN == 0
 	if seen {
 		p.pressed = false
@@ -163,7 +163,7 @@ func (p *PM) Write(off uint64, data []byte) {
 	if seen {
 		p.cfg.ButtonSeen()
 	}
-	if off5 {
+	if powerOff {
 		p.cfg.PowerOff()
 	}
 }

@@ -161,7 +161,7 @@ type LAPIC struct {
 	Regs [1024]byte
 }
 
-// Translation is struct kvm_translation.
+// translation is struct kvm_translation.
 type translation struct {
 	LinearAddress   uint64
 	PhysicalAddress uint64

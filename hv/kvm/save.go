@@ -63,7 +63,7 @@ func (v *VCPU) XSAVE(size int) ([]byte, error) {
 	if size <= xsaveSize {
 		req, name = KVM_GET_XSAVE, "KVM_GET_XSAVE" // older than the other
 	}
-	if err := get(v, req, name, &b[0]); err != nil {
+	if err := exchange(v, req, name, &b[0]); err != nil {
 		return nil, err
 	}
 	return b, nil
@@ -76,27 +76,27 @@ func (v *VCPU) SetXSAVE(state []byte, size int) error {
 	}
 	b := make([]byte, max(size, xsaveSize)) // what KVM reads, whatever came
 	copy(b, state)
-	return get(v, KVM_SET_XSAVE, "KVM_SET_XSAVE", &b[0])
+	return exchange(v, KVM_SET_XSAVE, "KVM_SET_XSAVE", &b[0])
 }
 
 // XCRs reads the extended control registers: none where the host has none.
 func (v *VCPU) XCRs() (x XCRs, err error) {
-	err = get(v, KVM_GET_XCRS, "KVM_GET_XCRS", &x)
+	err = exchange(v, KVM_GET_XCRS, "KVM_GET_XCRS", &x)
 	return x, err
 }
 
 // SetXCRs writes the extended control registers.
-func (v *VCPU) SetXCRs(x XCRs) error { return get(v, KVM_SET_XCRS, "KVM_SET_XCRS", &x) }
+func (v *VCPU) SetXCRs(x XCRs) error { return exchange(v, KVM_SET_XCRS, "KVM_SET_XCRS", &x) }
 
 // DebugRegs reads the debug registers.
 func (v *VCPU) DebugRegs() (d DebugRegs, err error) {
-	err = get(v, KVM_GET_DEBUGREGS, "KVM_GET_DEBUGREGS", &d)
+	err = exchange(v, KVM_GET_DEBUGREGS, "KVM_GET_DEBUGREGS", &d)
 	return d, err
 }
 
 // SetDebugRegs writes the debug registers.
 func (v *VCPU) SetDebugRegs(d DebugRegs) error {
-	return get(v, KVM_SET_DEBUGREGS, "KVM_SET_DEBUGREGS", &d)
+	return exchange(v, KVM_SET_DEBUGREGS, "KVM_SET_DEBUGREGS", &d)
 }
 
 // ReadableMSRs reads those registers of indices that this vCPU has. A list that

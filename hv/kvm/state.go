@@ -2,8 +2,8 @@ package kvm
 
 import "fmt"
 
-// get and set move one struct between us and the vCPU.
-func get[T any](v *VCPU, req uintptr, name string, p *T) error {
+// exchange moves one struct between us and the vCPU, whichever way req goes.
+func exchange[T any](v *VCPU, req uintptr, name string, p *T) error {
 	if _, err := ioctlPtr(v.fd, req, p); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -12,54 +12,54 @@ func get[T any](v *VCPU, req uintptr, name string, p *T) error {
 
 // Regs reads the general registers.
 func (v *VCPU) Regs() (r Regs, err error) {
-	err = get(v, KVM_GET_REGS, "KVM_GET_REGS", &r)
+	err = exchange(v, KVM_GET_REGS, "KVM_GET_REGS", &r)
 	return r, err
 }
 
 // SetRegs writes the general registers.
-func (v *VCPU) SetRegs(r Regs) error { return get(v, KVM_SET_REGS, "KVM_SET_REGS", &r) }
+func (v *VCPU) SetRegs(r Regs) error { return exchange(v, KVM_SET_REGS, "KVM_SET_REGS", &r) }
 
 // Sregs reads segments and control registers.
 func (v *VCPU) Sregs() (s Sregs, err error) {
-	err = get(v, KVM_GET_SREGS, "KVM_GET_SREGS", &s)
+	err = exchange(v, KVM_GET_SREGS, "KVM_GET_SREGS", &s)
 	return s, err
 }
 
 // SetSregs writes segments and control registers.
-func (v *VCPU) SetSregs(s Sregs) error { return get(v, KVM_SET_SREGS, "KVM_SET_SREGS", &s) }
+func (v *VCPU) SetSregs(s Sregs) error { return exchange(v, KVM_SET_SREGS, "KVM_SET_SREGS", &s) }
 
 // Events reads what is on its way into the vCPU.
 func (v *VCPU) Events() (e Events, err error) {
-	err = get(v, KVM_GET_VCPU_EVENTS, "KVM_GET_VCPU_EVENTS", &e)
+	err = exchange(v, KVM_GET_VCPU_EVENTS, "KVM_GET_VCPU_EVENTS", &e)
 	return e, err
 }
 
 // SetEvents writes what is on its way into the vCPU.
 func (v *VCPU) SetEvents(e Events) error {
-	return get(v, KVM_SET_VCPU_EVENTS, "KVM_SET_VCPU_EVENTS", &e)
+	return exchange(v, KVM_SET_VCPU_EVENTS, "KVM_SET_VCPU_EVENTS", &e)
 }
 
 // MPState reads whether the vCPU runs, halts or waits for its SIPI:
 // KVM_MP_STATE_*.
 func (v *VCPU) MPState() (uint32, error) {
 	var s mpState
-	err := get(v, KVM_GET_MP_STATE, "KVM_GET_MP_STATE", &s)
+	err := exchange(v, KVM_GET_MP_STATE, "KVM_GET_MP_STATE", &s)
 	return s.MPState, err
 }
 
 // SetMPState writes what MPState reads.
 func (v *VCPU) SetMPState(state uint32) error {
-	return get(v, KVM_SET_MP_STATE, "KVM_SET_MP_STATE", &mpState{state})
+	return exchange(v, KVM_SET_MP_STATE, "KVM_SET_MP_STATE", &mpState{state})
 }
 
 // LAPIC reads the local APIC.
 func (v *VCPU) LAPIC() (l LAPIC, err error) {
-	err = get(v, KVM_GET_LAPIC, "KVM_GET_LAPIC", &l)
+	err = exchange(v, KVM_GET_LAPIC, "KVM_GET_LAPIC", &l)
 	return l, err
 }
 
 // SetLAPIC writes the local APIC.
-func (v *VCPU) SetLAPIC(l LAPIC) error { return get(v, KVM_SET_LAPIC, "KVM_SET_LAPIC", &l) }
+func (v *VCPU) SetLAPIC(l LAPIC) error { return exchange(v, KVM_SET_LAPIC, "KVM_SET_LAPIC", &l) }
 
 // SetCPUID decides what CPUID answers. It comes before MSRs and Run.
 func (v *VCPU) SetCPUID(entries []CPUIDEntry) error {
@@ -68,7 +68,7 @@ func (v *VCPU) SetCPUID(entries []CPUIDEntry) error {
 	}
 	var c cpuid2
 	c.Nent = uint32(copy(c.Entries[:], entries))
-	return get(v, KVM_SET_CPUID2, "KVM_SET_CPUID2", &c)
+	return exchange(v, KVM_SET_CPUID2, "KVM_SET_CPUID2", &c)
 }
 
 // MSRs reads the registers that list names into its Data.
@@ -119,7 +119,7 @@ func (v *VCPU) NMI() error {
 // Translate walks the guest's page tables for a linear address.
 func (v *VCPU) Translate(linear uint64) (physical uint64, ok bool) {
 	t := translation{LinearAddress: linear}
-	if err := get(v, KVM_TRANSLATE, "KVM_TRANSLATE", &t); err != nil {
+	if err := exchange(v, KVM_TRANSLATE, "KVM_TRANSLATE", &t); err != nil {
 		return 0, false
 	}
 	return t.PhysicalAddress, t.Valid != 0
@@ -129,13 +129,9 @@ func (v *VCPU) Translate(linear uint64) (physical uint64, ok bool) {
 // still for so long. KVMs before Linux 5.16 cannot: their guests see it go on
 // (Documentation/virt/kvm/devices/vcpu.rst, KVM_VCPU_TSC_CTRL).
 func (v *VCPU) SetBackTSC(cycles uint64) error {
-	offset := &v.tscOffset // the kernel needs memory that does not move
-	if err := ioctlAttr(v.fd, KVM_GET_DEVICE_ATTR, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, offset); err != nil {
-		return fmt.Errorf("KVM_GET_DEVICE_ATTR: TSC offset: %w", err)
+	offset, err := v.TSCOffset()
+	if err != nil {
+		return err
 	}
-	*offset -= cycles
-	if err := ioctlAttr(v.fd, KVM_SET_DEVICE_ATTR, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, offset); err != nil {
-		return fmt.Errorf("KVM_SET_DEVICE_ATTR: TSC offset: %w", err)
-	}
-	return nil
+	return v.SetTSCOffset(offset - cycles)
 }

@@ -17,7 +17,7 @@ type VCPU struct {
 	io     *ioExit
 	mmio   *mmioExit
 
-	tscOffset uint64 // for SetBackTSC
+	tscOffset uint64 // what the kernel reads and writes for TSCOffset
 }
 
 // CreateVCPU makes the vCPU with number (and APIC id) id.

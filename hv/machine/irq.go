@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmd/hv/bus"
+	"vmd/hv/chipset"
 	"vmd/hv/kvm"
 	"vmd/hv/pci"
 )
@@ -51,7 +52,9 @@ type lineShare struct {
 	high bool // guarded by l.mu
 }
 
-// Set implements pci.Line. Only the first share to rise and the last to fall
+var _ chipset.Line = (*lineShare)(nil)
+
+// Set implements pci.Line and chipset.Line. Only the first share to rise and the last to fall
 // reach the kernel.
 func (s *lineShare) Set(high bool) {
 	s.l.mu.Lock()

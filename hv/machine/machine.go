@@ -20,7 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmd/hv/bus"
-	"vmd/hv/chipset"
 	"vmd/hv/kvm"
 	"vmd/hv/mem"
 	"vmd/hv/pci"
@@ -234,24 +233,6 @@ func (m *Machine) addVCPUs(sys *kvm.System) error {
 	return nil
 }
 
-// init gives a new vCPU its CPUID and MSRs. KVM has made the first one ready to
-// run and leaves the others waiting for INIT and SIPI.
-func (v *vcpu) init() (err error) {
-	if v.m.tscKHz, err = v.kvm.TSCKHz(); err != nil {
-		return err
-	}
-	if err := v.setCPUID(kvmOnly); err != nil {
-		return err
-	}
-	return v.kvm.SetMSRs(append([]kvm.MSR(nil), startMSRs...))
-}
-
-func (v *vcpu) setCPUID(s signatures) error {
-	t := cpuTopology{id: v.id, count: v.m.cfg.CPUs, tscKHz: v.m.tscKHz, deadline: v.m.timer, sev: v.m.cfg.SEV.Kind}
-	v.cpuid = guestCPUID(v.m.cpuid, t, s)
-	return v.kvm.SetCPUID(v.cpuid)
-}
-
 // setSignatures changes who the vCPUs say they run on.
 func (m *Machine) setSignatures(s signatures) error {
 	for _, v := range m.vcpus {
@@ -386,5 +367,3 @@ func (m *Machine) ConsoleInput(p []byte) int { return m.board.uart.Input(p) }
 
 // Break sends a break on COM1: Linux takes it for SysRq.
 func (m *Machine) Break() { m.board.uart.Break() }
-
-var _ chipset.Line = (*lineShare)(nil)

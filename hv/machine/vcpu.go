@@ -28,6 +28,24 @@ type vcpu struct {
 	deadline uint64
 }
 
+// init gives a new vCPU its CPUID and MSRs. KVM has made the first one ready to
+// run and leaves the others waiting for INIT and SIPI.
+func (v *vcpu) init() (err error) {
+	if v.m.tscKHz, err = v.kvm.TSCKHz(); err != nil {
+		return err
+	}
+	if err := v.setCPUID(kvmOnly); err != nil {
+		return err
+	}
+	return v.kvm.SetMSRs(append([]kvm.MSR(nil), startMSRs...))
+}
+
+func (v *vcpu) setCPUID(s signatures) error {
+	t := cpuTopology{id: v.id, count: v.m.cfg.CPUs, tscKHz: v.m.tscKHz, deadline: v.m.timer, sev: v.m.cfg.SEV.Kind}
+	v.cpuid = guestCPUID(v.m.cpuid, t, s)
+	return v.kvm.SetCPUID(v.cpuid)
+}
+
 // loop runs the vCPU until the machine stops. Its goroutine keeps its thread to
 // itself and takes it along when it ends.
 func (v *vcpu) loop() {

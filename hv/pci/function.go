@@ -78,9 +78,9 @@ func (f *Function) ID() ID { return f.id }
 // Slot returns the slot the function sits in, once it has been added to a bus.
 func (f *Function) Slot() int { return f.slot }
 
-// SetRegister gives size bytes of configuration space at off their power-on
-// value and the bits that a guest may change. It is for registers of the
-// device's own, beyond the header.
+// SetRegister gives bytes of configuration space from off on their power-on
+// value, and mask says which of their bits a guest may change. It is for
+// registers of the device's own, beyond the header.
 func (f *Function) SetRegister(off int, value, mask []byte) error {
 	if off < headerEnd || off+len(value) > configSize || len(mask) != len(value) {
 		return fmt.Errorf("register %#x of %d bytes: outside the device's part of configuration space", off, len(value))

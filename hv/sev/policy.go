@@ -2,7 +2,6 @@ package sev
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 )
 
@@ -61,7 +60,7 @@ func (p Policy) WithMinAPI(a API) Policy {
 	return p&0xffff | Policy(a.Major)<<16 | Policy(a.Minor)<<24
 }
 
-// String is p as ParsePolicy takes it: "nodbg,noks,api=1.49".
+// String lists what p asks for: "nodbg,noks,api=1.49".
 func (p Policy) String() string {
 	var words []string
 	for i, n := range policyNames {
@@ -79,43 +78,6 @@ func (p Policy) String() string {
 		return "0"
 	}
 	return strings.Join(words, ",")
-}
-
-// ParsePolicy reads a policy: a number, or a list of names and at most one api=.
-// Bits that must be zero are an error, and so is a name that comes twice.
-func ParsePolicy(s string) (Policy, error) {
-	if n, err := strconv.ParseUint(s, 0, 32); err == nil {
-		return Policy(n), Policy(n).checkZero()
-	}
-	var p Policy
-	seen := map[string]bool{}
-	for word := range strings.SplitSeq(s, ",") {
-		name, value, _ := strings.Cut(word, "=")
-		bits, err := parseWord(word, name, value)
-		if err != nil {
-			return 0, fmt.Errorf("SEV policy %q: %w", s, err)
-		}
-		if seen[name] {
-			return 0, fmt.Errorf("SEV policy %q: %s is there twice", s, name)
-		}
-		seen[name], p = true, p|bits
-	}
-	return p, nil
-}
-
-func parseWord(word, name, value string) (Policy, error) {
-	for i, n := range policyNames {
-		if word == n {
-			return 1 << i, nil
-		}
-	}
-	major, minor, _ := strings.Cut(value, ".")
-	a, err1 := strconv.ParseUint(major, 10, 8)
-	b, err2 := strconv.ParseUint(minor, 10, 8)
-	if name != "api" || err1 != nil || err2 != nil {
-		return 0, fmt.Errorf("%q is none of %s and api=MAJOR.MINOR", word, strings.Join(policyNames, ", "))
-	}
-	return Policy(0).WithMinAPI(API{uint8(a), uint8(b)}), nil
 }
 
 func (p Policy) checkZero() error {

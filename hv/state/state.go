@@ -42,7 +42,8 @@ const mandatory = 1
 // longer used is not used again.
 type Tag uint16
 
-// The sections in the order in which they come.
+// The sections, in the order in which they come but for the last two: Abort may
+// come at any point, Console comes before End.
 const (
 	Definition Tag = 1  // what the machine is made of: whoever runs machines knows
 	Machine    Tag = 2  // what the receiving host must offer, and the memory map

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/netip"
 	"runtime"
 	"slices"
+
+	"vmd/net/addr"
 )
 
 const (
@@ -103,7 +104,7 @@ func (p *parser) defaults(cpus int) {
 		p.cfg.Parallel, p.cfg.Delay = b.Parallel, b.Delay
 		return
 	}
-	p.cfg.LocalPrefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, 0, 0}), 10)
+	p.cfg.LocalPrefix = addr.Default4
 	p.cfg.SocketOwner = Owner{HasGID: true}
 	if gid, err := p.users.Group(SocketGroup); err == nil {
 		p.cfg.SocketOwner.GID = gid

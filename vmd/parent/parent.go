@@ -35,6 +35,7 @@ import (
 	"vmd/internal/logging"
 	"vmd/internal/privsep"
 	"vmd/internal/vmop"
+	"vmd/net/addr"
 	"vmd/vmd/config"
 	"vmd/vmd/parent/registry"
 )
@@ -296,7 +297,7 @@ func (p *parent) openKVM() (*os.File, error) { return os.OpenFile(p.paths.kvm, o
 
 // randomPrefix draws the prefix of local IPv6 addresses (RFC 4193, 3.2).
 func randomPrefix() netip.Prefix {
-	b := [16]byte{0: 0xfd}
-	rand.Read(b[1:8])
-	return netip.PrefixFrom(netip.AddrFrom16(b), 64)
+	var b [7]byte
+	rand.Read(b[:])
+	return addr.Unique6(b)
 }

@@ -35,9 +35,8 @@ type receiver struct {
 	// bufs is what the next frame is read into: the pieces of the first listed
 	// held chains, direct bytes in all, then spill. A frame that runs into spill
 	// is larger than the last ones, or needs chains that were not there when the
-	// read began. A locked interface
-	// lists none: what is not for the guest must not be seen by it, not even
-	// in a buffer that it never gets back.
+	// read began. A locked interface lists none: what is not for the guest must
+	// not be seen by it, not even in a buffer that it never gets back.
 	bufs   [][]byte
 	listed int
 	direct uint64

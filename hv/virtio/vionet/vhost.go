@@ -255,7 +255,7 @@ func (d *Device) Track(on bool) error {
 	for i := range d.pairs {
 		if d.pairs[i].lent {
 			d.startPair(i)
-			d.pairs[i].was = true
+			d.pairs[i].wasLent = true
 		}
 	}
 	return nil
@@ -265,13 +265,13 @@ func (d *Device) Track(on bool) error {
 func (d *Device) lendAgain() error {
 	for i := range d.pairs {
 		p := &d.pairs[i]
-		if !p.was {
+		if !p.wasLent {
 			continue
 		}
 		for _, w := range p.workers {
 			w.Stop()
 		}
-		p.workers, p.was = nil, false
+		p.workers, p.wasLent = nil, false
 		d.startPair(i)
 	}
 	return d.filterTaps(d.filter.Load())

@@ -84,7 +84,7 @@ type pair struct {
 	rx, tx  *virtio.Queue
 	workers []*virtio.Worker
 	lent    bool
-	was     bool // lent, before Track took it back
+	wasLent bool // before Track took it back
 }
 
 // New makes a network device with a pair of queues for each of links, of which
