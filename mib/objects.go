@@ -32,9 +32,9 @@ type object struct {
 	value func(View, pos) Value
 }
 
-// vmMIB is the MIB proper. What is not-accessible is not
-// here (the index columns; vmCpuAffinityTable begins with column 3), and neither
-// is vmAffectedVMs, 1.11, which only notifications may carry.
+// vmMIB is the MIB proper. What is not-accessible is not here (the index columns;
+// vmCpuAffinityTable begins with column 3), and neither is vmAffectedVMs, 1.11,
+// which only notifications may carry.
 var vmMIB = module{root, []object{
 	{[]uint32{1, 1, 1}, scalars, func(v View, _ pos) Value { return octets(v.s.host.Software) }},
 	{[]uint32{1, 1, 2}, scalars, func(v View, _ pos) Value { return octets(v.s.host.Version) }},

@@ -12,11 +12,7 @@ import (
 	"vmd/vmd/parent"
 )
 
-// defaultConfig is the file that vmd reads if it is told of no other. It may
-// be missing.
-const defaultConfig = "/etc/vm.conf"
-
-// version is what vmHvVersion and the log say. The build sets it.
+// version is what vmHvVersion and the log say.
 var version = "0.1"
 
 // runParent is the daemon itself.

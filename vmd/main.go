@@ -46,7 +46,7 @@ func parseFlags(args []string) (flags, error) {
 	fs.BoolVarP(&f.test, "test", "n", false, "")
 	fs.CountVarP(&f.verbose, "verbose", "v", "")
 	fs.StringArrayVarP(&f.macros, "define", "D", nil, "")
-	fs.StringVarP(&f.file, "file", "f", defaultConfig, "")
+	fs.StringVarP(&f.file, "file", "f", config.DefaultPath, "")
 	err := fs.Parse(args)
 	if err == nil && fs.NArg() > 0 {
 		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/rs/zerolog"
@@ -57,6 +58,11 @@ func Level(verbose bool) zerolog.Level {
 		return zerolog.DebugLevel
 	}
 	return zerolog.InfoLevel
+}
+
+// Sampled is log for what somebody outside can cause as often as they like.
+func Sampled(log zerolog.Logger) zerolog.Logger {
+	return log.Sample(&zerolog.BurstSampler{Burst: 10, Period: 10 * time.Second})
 }
 
 // lineWriter turns zerolog's JSON into one line a person can read.

@@ -1,6 +1,8 @@
 package privsep
 
 import (
+	"errors"
+	"io"
 	"sync"
 	"time"
 
@@ -72,6 +74,18 @@ func (l *Loop) Stop(err error) {
 // reason.
 func (l *Loop) Read(c *imsg.Conn, handle func(imsg.Msg), gone func(error)) {
 	l.read(c, func() {}, handle, gone)
+}
+
+// Serve runs the loop with handle for each message from the process that spawned
+// this one, until that is gone.
+func (l *Loop) Serve(parent *imsg.Conn, handle func(imsg.Msg)) error {
+	l.Read(parent, handle, func(err error) {
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		l.Stop(err)
+	})
+	return l.Run()
 }
 
 // read is Read that calls pause before each message but the first.

@@ -29,13 +29,18 @@ type VM struct {
 	CPUTime    time.Duration
 }
 
-// The states of VirtualMachineOperState that others have to tell apart.
+// States of VirtualMachineOperState, and one of VirtualMachineAdminState
+// (RFC 7666).
 const (
-	Running  = 4
-	Paused   = 8
-	Stopping = 10
-	Stopped  = 11
-	Crashed  = 12
+	operRunning      = 4
+	operSuspending   = 5
+	operResuming     = 7
+	operPaused       = 8
+	operMigrating    = 9
+	operShuttingDown = 10
+	operShutdown     = 11
+
+	adminRunning = 1
 )
 
 // states are the words of vmctl status where it has one, else those of the MIB.
@@ -48,7 +53,7 @@ func (v *VM) State() string {
 	switch {
 	case v.Oper < 0 || int(v.Oper) >= len(states):
 		return states[0]
-	case v.Oper == Stopped && v.Admin == 1:
+	case v.Oper == operShutdown && v.Admin == adminRunning:
 		return "waiting"
 	}
 	return states[v.Oper]
@@ -57,7 +62,7 @@ func (v *VM) State() string {
 // Live reports whether the VM has a process.
 func (v *VM) Live() bool {
 	switch v.Oper {
-	case 4, 5, 7, 8, 9, 10:
+	case operRunning, operSuspending, operResuming, operPaused, operMigrating, operShuttingDown:
 		return true
 	}
 	return false

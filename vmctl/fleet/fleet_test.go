@@ -35,17 +35,17 @@ func quick(limit time.Duration) *Config {
 
 func machines(n int) (vms []fleettest.VM) {
 	for i := range n {
-		vms = append(vms, fleettest.VM{Name: fmt.Sprint("vm", i+1), Admin: 4, Oper: Stopped})
+		vms = append(vms, fleettest.VM{Name: fmt.Sprint("vm", i+1), Admin: 4, Oper: operShutdown})
 	}
 	return vms
 }
 
 func TestAsk(t *testing.T) {
 	one := agent(t, 100, fleettest.Table(
-		fleettest.VM{Name: "off", Admin: 4, Oper: Stopped},
-		fleettest.VM{Name: "young", Admin: 1, Oper: Running, Ticks: 100},
-		fleettest.VM{Name: "old\x1b[2J\n", Admin: 1, Oper: Running, Ticks: 500},
-		fleettest.VM{Name: "later", Admin: 1, Oper: Stopped},
+		fleettest.VM{Name: "off", Admin: 4, Oper: operShutdown},
+		fleettest.VM{Name: "young", Admin: 1, Oper: operRunning, Ticks: 100},
+		fleettest.VM{Name: "old\x1b[2J\n", Admin: 1, Oper: operRunning, Ticks: 500},
+		fleettest.VM{Name: "later", Admin: 1, Oper: operShutdown},
 	)...)
 	many := agent(t, 7, fleettest.Table(machines(100)...)...) // TooBig for what is asked at first
 	none := agent(t, 100, fleettest.Table()...)
@@ -62,8 +62,8 @@ func TestAsk(t *testing.T) {
 		return v
 	}
 	want := []VM{
-		row(3, "old?[2J?", 1, Running, true, 5*time.Second), row(2, "young", 1, Running, true, time.Second),
-		row(1, "off", 4, Stopped, false, 0), row(4, "later", 1, Stopped, false, 0),
+		row(3, "old?[2J?", 1, operRunning, true, 5*time.Second), row(2, "young", 1, operRunning, true, time.Second),
+		row(1, "off", 4, operShutdown, false, 0), row(4, "later", 1, operShutdown, false, 0),
 	}
 	if d := cmp.Diff(want, got[0].VMs); d != "" || got[0].Err != nil {
 		t.Errorf("%v, VMs (-want +got):\n%s", got[0].Err, d)

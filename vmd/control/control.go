@@ -13,7 +13,6 @@ package control
 
 import (
 	"errors"
-	"io"
 	"math/rand/v2"
 	"time"
 
@@ -67,17 +66,11 @@ func newServer(p *privsep.Process, l limits, now func() time.Time) *server {
 
 func (s *server) setLog(log zerolog.Logger) {
 	s.log = log
-	s.noisy = log.Sample(&zerolog.BurstSampler{Burst: 10, Period: 10 * time.Second})
+	s.noisy = logging.Sampled(log)
 }
 
 func (s *server) run() error {
-	s.loop.Read(s.parent, s.fromParent, func(err error) {
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		s.loop.Stop(err)
-	})
-	err := s.loop.Run()
+	err := s.loop.Serve(s.parent, s.fromParent)
 	if s.listener != nil {
 		s.listener.close()
 	}

@@ -15,7 +15,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 
 	"vmd/internal/imsg"
 	"vmd/internal/logging"
@@ -45,13 +44,7 @@ func Run(p *privsep.Process) error {
 	s := &server{Process: p, net: net}
 	s.grouped(net.PurgeGroups()) // of what went while nobody watched
 	go s.watch()
-	p.Loop.Read(p.Parent, s.handle, func(err error) {
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		p.Loop.Stop(err)
-	})
-	return p.Loop.Run()
+	return p.Loop.Serve(p.Parent, s.handle)
 }
 
 // watch takes taps that have gone out of their groups: their names are free.

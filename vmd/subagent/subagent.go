@@ -17,7 +17,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -76,20 +75,14 @@ func newServer(p *privsep.Process) *server {
 
 func (s *server) setLog(log zerolog.Logger) {
 	s.log = log
-	s.noisy = log.Sample(&zerolog.BurstSampler{Burst: 10, Period: 10 * time.Second})
+	s.noisy = logging.Sampled(log)
 }
 
 // byeTime is how long the session has to take leave of the master.
 const byeTime = time.Second
 
 func (s *server) run() error {
-	s.loop.Read(s.parent, s.fromParent, func(err error) {
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		s.loop.Stop(err)
-	})
-	err := s.loop.Run()
+	err := s.loop.Serve(s.parent, s.fromParent)
 	if done := s.stopSession(); done != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), byeTime)
 		defer cancel()

@@ -6,12 +6,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
 	"vmd/internal/counters"
 	"vmd/internal/imsg"
-	"vmd/internal/logging"
 	"vmd/internal/privsep"
 	"vmd/internal/vmop"
 )
@@ -298,5 +296,3 @@ func dup(f *os.File) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
-
-func levelOf(verbose bool) zerolog.Level { return logging.Level(verbose) }

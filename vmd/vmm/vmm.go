@@ -13,9 +13,9 @@ package vmm
 
 import (
 	"fmt"
-	"io"
 
 	"vmd/internal/imsg"
+	"vmd/internal/logging"
 	"vmd/internal/privsep"
 	"vmd/internal/vmop"
 )
@@ -32,13 +32,7 @@ func Run(p *privsep.Process) error {
 		return err
 	}
 	v := &vmm{Process: p, guests: map[uint32]*guest{}}
-	p.Loop.Read(p.Parent, v.handle, func(err error) {
-		if err == io.EOF {
-			err = nil
-		}
-		p.Loop.Stop(err)
-	})
-	return p.Loop.Run()
+	return p.Loop.Serve(p.Parent, v.handle)
 }
 
 // handle carries out what parent wants.
@@ -99,7 +93,7 @@ func (v *vmm) setLog(m imsg.Msg) {
 		v.Log.Error().Err(err).Msg("bad message")
 		return
 	}
-	v.Log = v.Log.Level(levelOf(r.Verbose))
+	v.Log = v.Log.Level(logging.Level(r.Verbose))
 	for _, g := range v.guests {
 		g.conn.Send(m.Type, 0, r)
 	}
