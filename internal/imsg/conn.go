@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +19,9 @@ const (
 	maxQueue      = 16384 // a record for each of ten thousand VMs, and more
 	maxQueueBytes = 16 << 20
 )
+
+// msgSize is about what a message that waits takes besides its payload.
+const msgSize = 256
 
 // ErrSlow is why a connection ends whose peer no longer reads.
 var ErrSlow = errors.New("peer does not read its messages")
@@ -31,7 +36,8 @@ type Conn struct {
 	mu     sync.Mutex
 	wake   *sync.Cond
 	queue  []Msg
-	queued int   // bytes of payload in queue
+	queued int // bytes of payload in queue
+	total  *atomic.Int64
 	flush  bool  // nothing more is taken; the writer ends when queue is empty
 	closed bool  // the socket is closed and queue empty
 	err    error // why closed
@@ -96,9 +102,40 @@ func (c *Conn) Send(typ uint16, id uint64, v any, files ...*os.File) error {
 		err = c.enqueue(m)
 	}
 	if err != nil {
-		m.Close()
+		m.Discard()
 	}
 	return err
+}
+
+// Lend is Send of files that stay the caller's. If it returns no error, back is
+// called once, from any goroutine, when c does not need them any more.
+func (c *Conn) Lend(typ uint16, id uint64, v any, back func(), files ...*os.File) error {
+	payload, err := Marshal(v)
+	if err != nil {
+		return err
+	}
+	return c.enqueue(Msg{Type: typ, ID: id, Payload: payload, Files: files, back: back})
+}
+
+// release gives back, or closes, the descriptors of a message that was sent, or
+// will not be.
+func (m *Msg) release() {
+	if m.back != nil {
+		m.back()
+		return
+	}
+	m.Discard()
+}
+
+// CountIn has what waits for the peer counted in total, in bytes, as well as in
+// what others count there. It must be called before Send.
+func (c *Conn) CountIn(total *atomic.Int64) { c.total = total }
+
+func (c *Conn) count(m *Msg, sign int) {
+	c.queued += sign * len(m.Payload)
+	if c.total != nil {
+		c.total.Add(int64(sign * (len(m.Payload) + msgSize)))
+	}
 }
 
 func (c *Conn) enqueue(m Msg) error {
@@ -119,7 +156,7 @@ func (c *Conn) enqueue(m Msg) error {
 		return ErrSlow
 	}
 	c.queue = append(c.queue, m)
-	c.queued += len(m.Payload)
+	c.count(&m, 1)
 	c.wake.Signal()
 	return nil
 }
@@ -142,9 +179,10 @@ func (c *Conn) fail(err error) {
 	}
 	c.closed, c.err = true, err
 	for i := range c.queue {
-		c.queue[i].Close()
+		c.count(&c.queue[i], -1)
+		c.queue[i].release()
 	}
-	c.queue, c.queued = nil, 0
+	c.queue = nil
 	c.wake.Broadcast()
 }
 
@@ -161,7 +199,7 @@ func (c *Conn) next() (Msg, bool) {
 	m := c.queue[0]
 	c.queue[0] = Msg{}
 	c.queue = c.queue[1:]
-	c.queued -= len(m.Payload)
+	c.count(&m, -1)
 	return m, true
 }
 
@@ -179,11 +217,7 @@ func (c *Conn) write() {
 		if buf, err = appendPacket(buf[:0], &m); err == nil {
 			err = c.writePacket(buf, m.Files)
 		}
-		if len(m.Files) > 0 {
-			// To close a descriptor may wait for whoever serves its file
-			// system (FUSE), and it may have come from a stranger.
-			go m.Close()
-		}
+		m.release()
 		if err != nil {
 			reason = err
 			break
@@ -261,7 +295,7 @@ func (c *Conn) Recv() (Msg, error) {
 		m.Files = files
 	}
 	if err != nil {
-		m.Close()
+		m.Discard()
 		return Msg{}, err
 	}
 	return m, nil
@@ -317,8 +351,23 @@ func (c *Conn) PeerCred() (*unix.Ucred, []uint32, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	return peerCred(raw)
+}
+
+// PeerCred is Conn.PeerCred for a socket that is none: f is on this end of the
+// connection.
+func PeerCred(f *os.File) (*unix.Ucred, []uint32, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, nil, err
+	}
+	return peerCred(raw)
+}
+
+func peerCred(raw syscall.RawConn) (*unix.Ucred, []uint32, error) {
 	var cred *unix.Ucred
 	var groups []uint32
+	var err error
 	cerr := raw.Control(func(fd uintptr) {
 		if cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
 			groups, err = peerGroups(int(fd))
@@ -332,3 +381,7 @@ func (c *Conn) PeerCred() (*unix.Ucred, []uint32, error) {
 	}
 	return cred, groups, nil
 }
+
+// File returns another descriptor for c's socket, for somebody else to look at.
+// The connection lasts as long as any of them is open.
+func (c *Conn) File() (*os.File, error) { return c.sock.File() }

@@ -40,6 +40,8 @@ type Msg struct {
 	ID      uint64
 	Payload []byte
 	Files   []*os.File
+
+	back func() // of Lend
 }
 
 // Close closes every descriptor that is still in m.Files.
@@ -50,6 +52,28 @@ func (m *Msg) Close() {
 		}
 	}
 	m.Files = nil
+}
+
+// Discard is Close for descriptors of strangers: it does not wait.
+func (m *Msg) Discard() {
+	Discard(m.Files...)
+	m.Files = nil
+}
+
+// Discard closes files, nil among them, and does not wait for it: to close a
+// descriptor can take as long as whoever serves its file system likes (FUSE), or
+// whoever is at the other end of it (SO_LINGER, socket(7)).
+func Discard(files ...*os.File) {
+	if len(files) == 0 {
+		return
+	}
+	go func() {
+		for _, f := range files {
+			if f != nil {
+				f.Close()
+			}
+		}
+	}()
 }
 
 // TakeFile hands descriptor i over to the caller: Close leaves it alone from

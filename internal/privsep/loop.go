@@ -70,7 +70,8 @@ func (l *Loop) Stop(err error) {
 
 // Read receives from c and runs handle on the loop for each message, one at a
 // time: a peer that sends faster than its messages are handled waits. What
-// handle leaves in the message is closed. When c ends, gone is run with the
+// handle leaves in the message is closed, for which the loop does not wait, but
+// the peer's next message does (imsg.Discard). When c ends, gone is run with the
 // reason.
 func (l *Loop) Read(c *imsg.Conn, handle func(imsg.Msg), gone func(error)) {
 	l.read(c, func() {}, handle, gone)
@@ -100,11 +101,12 @@ func (l *Loop) read(c *imsg.Conn, pause func(), handle func(imsg.Msg), gone func
 				return
 			}
 			l.Post(func() {
-				defer func() { m.Close(); next <- struct{}{} }()
+				defer func() { next <- struct{}{} }()
 				handle(m)
 			})
 			select {
 			case <-next:
+				m.Close()
 				pause()
 			case <-l.done: // c stays open, for the last words of who ran the loop
 				return

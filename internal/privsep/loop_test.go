@@ -4,7 +4,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"vmd/internal/imsg"
+	"vmd/internal/testenv"
 )
 
 // A process that ends still has its last words for its manager, also if that has
@@ -42,4 +45,40 @@ func TestLastWordsAfterStop(t *testing.T) {
 			t.Fatalf("heard %v, %v", m.Type, err)
 		}
 	}
+}
+
+// A descriptor that a peer sends unasked may take for ever to be closed. That
+// keeps nobody waiting but the peer.
+func TestSlowDescriptor(t *testing.T) {
+	a, b, err := imsg.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	f, release := testenv.SlowFile(t)
+	// In a packet of our own making, so that ours is closed first.
+	packet := make([]byte, 12)
+	packet[0], packet[2] = 1, 7
+	if err := unix.Sendmsg(int(a.Fd()), packet, unix.UnixRights(int(f.Fd())), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	conn, err := imsg.New(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	l := NewLoop()
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run() }()
+	handled := make(chan struct{})
+	l.Read(conn, func(imsg.Msg) { close(handled) }, func(error) {})
+	<-handled
+	l.Stop(nil)
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the loop waits for a stranger's descriptor")
+	}
+	release()
 }

@@ -65,7 +65,7 @@ var Roles = map[string]Role{
 		Namespaces: isolated | unix.CLONE_NEWNET | unix.CLONE_NEWPID,
 		Root:       RootEmpty,
 		Promises:   []string{"stdio", "accept"},
-		Files:      1024,
+		Files:      4096,
 	},
 	"vmm": {
 		Name:       "vmm",
