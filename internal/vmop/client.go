@@ -1,7 +1,7 @@
 package vmop
 
 // MaxRequest is the largest payload of a request, in bytes. It is less than a
-// packet holds: control adds who asks.
+// packet holds: control adds an envelope.
 const MaxRequest = 32 << 10
 
 // Ref names a VM in a request: by ID if that is not zero, else by Name.

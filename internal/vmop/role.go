@@ -5,10 +5,9 @@ import "vmd/internal/imsg"
 // Peer is who is at the other end of a client's connection, as the kernel
 // said when it connected.
 type Peer struct {
-	UID    uint32   `cbor:"1,keyasint"`
-	GID    uint32   `cbor:"2,keyasint"`
-	Groups []uint32 `cbor:"3,keyasint,omitempty"`
-	PID    int32    `cbor:"4,keyasint,omitempty"`
+	UID    uint32
+	GID    uint32
+	Groups []uint32
 }
 
 // ClientID is control's number for a connection. It is never used twice.
@@ -16,13 +15,21 @@ type ClientID struct {
 	Client uint64 `cbor:"1,keyasint"`
 }
 
-// Envelope carries a client's request to parent, or parent's answer back. The
+// Envelope carries a client's request to parent, or parent's answer back. Whose
+// it is parent knows from the ClientHere that came before the first one. The
 // packet's id is the client's own id for the request; descriptors stay with it.
 type Envelope struct {
 	Client uint64   `cbor:"1,keyasint"`
-	Peer   *Peer    `cbor:"2,keyasint,omitempty"` // in requests
-	Type   Type     `cbor:"3,keyasint"`
-	Body   imsg.Raw `cbor:"4,keyasint,omitempty"`
+	Type   Type     `cbor:"2,keyasint"`
+	Body   imsg.Raw `cbor:"3,keyasint,omitempty"`
+}
+
+// UserFiles says whether a user may send descriptors. With Busy parent still has
+// too much to do with those that came before: they may be such that to look at
+// one, or to close it, never ends.
+type UserFiles struct {
+	UID  uint32 `cbor:"1,keyasint"`
+	Busy bool   `cbor:"2,keyasint"`
 }
 
 // ControlConfig is what control needs to know.

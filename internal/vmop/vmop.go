@@ -43,6 +43,8 @@ const (
 	ClientAnswer                    // Envelope
 	ClientGone                      // ClientID: whatever it waits for is nobody's business any more
 	ClientRefused                   // ClientID: control is to disconnect it
+	ClientHere                      // ClientID, with the connection: parent asks the kernel who it is
+	UserBusy                        // UserFiles
 )
 
 // Between parent and priv.

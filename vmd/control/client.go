@@ -15,10 +15,13 @@ import (
 type client struct {
 	id      uint64
 	conn    *imsg.Conn
-	peer    vmop.Peer
+	uid     uint32
 	user    *user
 	pending map[uint64]struct{} // ids of requests that parent has not answered
 	asked   bool                // parent knows of it
+
+	consoles int // that it has asked for
+	records  int // messages of lists that it was sent
 
 	ended   chan struct{} // closed by end, for read
 	endOnce sync.Once
@@ -26,35 +29,29 @@ type client struct {
 
 // join makes a client of a new connection, or turns it away.
 func (s *server) join(conn *imsg.Conn) {
-	cred, groups, err := conn.PeerCred()
+	cred, _, err := conn.PeerCred()
 	if err != nil {
 		s.noisy.Warn().Err(err).Msg("client without credentials")
 		conn.Close()
 		return
 	}
-	u := s.users[cred.Uid]
-	if u == nil {
-		u = &user{}
-	}
+	u := s.user(cred.Uid)
 	if full := s.full(cred.Uid, u); full != "" {
 		s.noisy.Warn().Uint32("uid", cred.Uid).Str("why", full).Msg("client turned away")
 		go turnAway(conn, full)
 		return
 	}
-	if len(groups) > s.limits.groups {
-		groups = groups[:s.limits.groups]
-	}
+	conn.CountIn(&u.unread)
 	s.next++
 	c := &client{
 		id:      s.next,
 		conn:    conn,
-		peer:    vmop.Peer{UID: cred.Uid, GID: cred.Gid, Groups: groups, PID: cred.Pid},
+		uid:     cred.Uid,
 		user:    u,
 		pending: make(map[uint64]struct{}),
 		ended:   make(chan struct{}),
 	}
 	s.clients[c.id] = c
-	s.users[cred.Uid] = u
 	u.conns++
 	go s.read(c, u.purse.spend(1, s.now(), &s.limits))
 }
@@ -93,12 +90,19 @@ func (s *server) read(c *client, delay time.Duration) {
 			s.loop.Post(func() { s.leave(c, err) })
 			return
 		}
-		s.loop.Post(func() { next <- s.request(c, m) })
+		// Descriptors are closed here and by nobody else. To close one may wait
+		// for whoever serves its file system, and a client can be that (FUSE):
+		// then it keeps waiting itself, and counts as a connection.
+		sent := make(chan struct{})
+		s.loop.Post(func() { next <- s.request(c, m, sync.OnceFunc(func() { close(sent) })) })
 		select {
 		case delay = <-next:
 		case <-c.ended:
+			go func() { <-sent; m.Close() }()
 			return
 		}
+		<-sent
+		m.Close()
 	}
 }
 
@@ -117,34 +121,45 @@ func (c *client) sleep(d time.Duration) bool {
 	}
 }
 
-// request handles a message of c and returns how long to leave c waiting.
-func (s *server) request(c *client, m imsg.Msg) time.Duration {
-	// Closing a descriptor may wait for whoever serves its file system, and a
-	// client can be that (FUSE): never on the loop.
-	defer func() {
-		if len(m.Files) > 0 {
-			go m.Close()
-		}
-	}()
+// request handles a message of c and returns how long to leave c waiting. It
+// calls sent when the descriptors in m are on their way to parent, or will not be.
+func (s *server) request(c *client, m imsg.Msg, sent func()) time.Duration {
 	typ := vmop.Type(m.Type)
 	delay := c.user.purse.spend(max(requests[typ].cost, 1), s.now(), &s.limits)
-	code, detail := check(&m, &c.peer)
-	_, twice := c.pending[m.ID]
-	switch {
-	case code != vmop.OK:
-	case twice || m.ID == 0:
-		code, detail = vmop.ErrInvalid, "request id is zero or in use"
-	case len(c.pending) >= s.limits.inFlight:
-		code, detail = vmop.ErrBusy, "too many requests wait for an answer"
-	case s.parent.Queued() >= s.limits.backlog:
-		code, detail = vmop.ErrBusy, "vmd is busy"
-	default:
-		s.forward(c, &m)
+	code, detail := check(&m, c.uid)
+	if code == vmop.OK {
+		code, detail = s.room(c, &m)
+	}
+	if code == vmop.OK {
+		s.forward(c, &m, sent)
 		return delay
 	}
-	s.noisy.Warn().Uint32("uid", c.peer.UID).Uint16("type", m.Type).Stringer("code", code).Msg("denied request")
+	sent()
+	s.noisy.Warn().Uint32("uid", c.uid).Uint16("type", m.Type).Stringer("code", code).Msg("denied request")
 	c.refuse(m.ID, code, detail)
 	return delay
+}
+
+// room says whether there is room for one more request, and if not, why.
+func (s *server) room(c *client, m *imsg.Msg) (code vmop.Code, detail string) {
+	_, twice := c.pending[m.ID]
+	switch {
+	case twice || m.ID == 0:
+		return vmop.ErrInvalid, "request id is zero or in use"
+	case len(c.pending) >= s.limits.inFlight:
+		return vmop.ErrBusy, "too many requests wait for an answer"
+	case s.parent.Queued() >= s.limits.backlog:
+		return vmop.ErrBusy, "vmd is busy"
+	case len(m.Files) > 0 && c.user.busy:
+		return vmop.ErrBusy, "vmd is still busy with the files that you gave it before"
+	case vmop.Type(m.Type) != vmop.Console:
+	case c.consoles >= s.limits.consoles || c.uid != 0 && c.user.consoles >= s.limits.userConsoles:
+		return vmop.ErrBusy, "too many consoles on this connection, or on all of yours: make another"
+	default:
+		c.consoles++
+		c.user.consoles++
+	}
+	return vmop.OK, ""
 }
 
 // refuse answers a request that parent does not get to see.
@@ -159,10 +174,11 @@ func (s *server) leave(c *client, why error) {
 		return
 	}
 	if !errors.Is(why, io.EOF) && !errors.Is(why, net.ErrClosed) {
-		s.noisy.Warn().Err(why).Uint32("uid", c.peer.UID).Msg("client disconnected")
+		s.noisy.Warn().Err(why).Uint32("uid", c.uid).Msg("client disconnected")
 	}
 	delete(s.clients, c.id)
 	c.user.conns--
+	c.user.consoles -= c.consoles
 	// Who has asked nothing leaves unnoticed: coming and going costs parent
 	// nothing.
 	if c.asked {

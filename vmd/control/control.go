@@ -6,9 +6,9 @@
 //	holds  the listening socket, one socket per client, one socket to parent
 //	trusts parent; not the clients
 //
-// It stamps each request with the peer's user and groups as the kernel gives
-// them, keeps one client from getting in the way of another (limits.go), and
-// carries the answers back.
+// It keeps one client from getting in the way of another (limits.go), passes on
+// what they ask, each under a number for its connection, and carries the answers
+// back. Who is at the other end of a connection parent asks the kernel itself.
 package control
 
 import (
@@ -95,6 +95,11 @@ func (s *server) fromParent(m imsg.Msg) {
 				c.conn.Close()
 			}
 		}
+	case vmop.UserBusy:
+		var u vmop.UserFiles
+		if err = imsg.Unmarshal(m.Payload, &u); err == nil {
+			s.user(u.UID).busy = u.Busy
+		}
 	case vmop.SetLog:
 		var r vmop.LogRequest
 		if err = imsg.Unmarshal(m.Payload, &r); err == nil {
@@ -106,6 +111,16 @@ func (s *server) fromParent(m imsg.Msg) {
 	if err != nil {
 		s.log.Error().Err(err).Uint16("type", m.Type).Msg("bad message from parent")
 	}
+}
+
+// user is what is known of a user, who may have no client.
+func (s *server) user(uid uint32) *user {
+	u := s.users[uid]
+	if u == nil {
+		u = &user{}
+		s.users[uid] = u
+	}
+	return u
 }
 
 // setup takes the configuration and, the first time, the listening socket.
@@ -143,10 +158,17 @@ func (s *server) answer(m *imsg.Msg) error {
 	}
 	if e.Type == vmop.Answer {
 		delete(c.pending, m.ID)
+	} else if c.records++; c.records%recordsPerPoint == 0 {
+		c.user.purse.spend(1, s.now(), &s.limits)
 	}
-	err := c.conn.Send(uint16(e.Type), m.ID, body(e.Body), m.TakeFiles()...)
+	err := imsg.ErrSlow
+	if c.user.unread.Load() > s.limits.unread {
+		c.conn.Close()
+	} else {
+		err = c.conn.Send(uint16(e.Type), m.ID, body(e.Body), m.TakeFiles()...)
+	}
 	if errors.Is(err, imsg.ErrSlow) {
-		s.noisy.Warn().Err(err).Uint32("uid", c.peer.UID).Msg("client disconnected")
+		s.noisy.Warn().Err(err).Uint32("uid", c.uid).Msg("client disconnected")
 	}
 	return nil // it is the client's own loss, and its reader notices
 }
@@ -159,18 +181,34 @@ func body(raw imsg.Raw) any {
 	return raw
 }
 
-// forward sends request m of c to parent.
-func (s *server) forward(c *client, m *imsg.Msg) {
-	err := s.parent.Send(uint16(vmop.ClientRequest), m.ID, vmop.Envelope{
-		Client: c.id,
-		Peer:   &c.peer,
-		Type:   vmop.Type(m.Type),
-		Body:   m.Payload,
-	}, m.TakeFiles()...)
+// forward sends request m of c to parent, and calls sent when m's descriptors are
+// not needed here any more.
+func (s *server) forward(c *client, m *imsg.Msg, sent func()) {
+	err := s.introduce(c)
+	if err == nil {
+		err = s.parent.Lend(uint16(vmop.ClientRequest), m.ID, vmop.Envelope{
+			Client: c.id,
+			Type:   vmop.Type(m.Type),
+			Body:   m.Payload,
+		}, sent, m.Files...)
+	}
 	if err != nil {
+		sent()
 		c.refuse(m.ID, vmop.ErrUnavailable, "vmd is not ready")
 		return
 	}
 	c.pending[m.ID] = struct{}{}
-	c.asked = true
+}
+
+// introduce shows parent the connection of c before it asks something.
+func (s *server) introduce(c *client) error {
+	if c.asked {
+		return nil
+	}
+	f, err := c.conn.File()
+	if err == nil {
+		err = s.parent.Send(uint16(vmop.ClientHere), 0, vmop.ClientID{Client: c.id}, f)
+	}
+	c.asked = err == nil
+	return err
 }

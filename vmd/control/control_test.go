@@ -26,8 +26,8 @@ func TestForward(t *testing.T) {
 	if m.ID != 42 || e.Type != vmop.Stop || e.Client == 0 {
 		t.Errorf("id %d, envelope %+v", m.ID, e)
 	}
-	if e.Peer == nil || e.Peer.UID != uint32(os.Getuid()) || e.Peer.GID != uint32(os.Getgid()) {
-		t.Errorf("peer %+v", e.Peer)
+	if r.joined != e.Client || r.peer.Uid != uint32(os.Getuid()) || r.peer.Pid != int32(os.Getpid()) {
+		t.Errorf("client %d, and before it %d, peer %+v", e.Client, r.joined, r.peer)
 	}
 	r.reply(e, 42, vmop.Answer, vmop.Result{ID: 3, Name: "web"})
 	if res := result(t, c, 42); res.Code != vmop.OK || res.ID != 3 || res.Name != "web" {
@@ -272,7 +272,7 @@ func TestRootOnly(t *testing.T) {
 		if r.body != nil {
 			m.Payload, _ = imsg.Marshal(r.body())
 		}
-		if code, why := check(&m, &vmop.Peer{UID: 0}); code != vmop.OK {
+		if code, why := check(&m, 0); code != vmop.OK {
 			t.Errorf("type %d, root: %v %s", typ, code, why)
 		}
 		want := vmop.OK
@@ -280,7 +280,7 @@ func TestRootOnly(t *testing.T) {
 		case vmop.Log, vmop.Load, vmop.Reload, vmop.Reset, vmop.Send, vmop.Receive:
 			want = vmop.ErrPermission
 		}
-		if code, why := check(&m, &vmop.Peer{UID: 1000}); code != want {
+		if code, why := check(&m, 1000); code != want {
 			t.Errorf("type %d, user: %v %s, want %v", typ, code, why, want)
 		}
 	}
@@ -294,8 +294,8 @@ func TestRequestsOfAnotherUser(t *testing.T) {
 		t.Errorf("reload: %+v, want permission", res)
 	}
 	send(t, c, vmop.List, 2, vmop.ListRequest{})
-	if _, e := r.request(); e.Peer == nil || e.Peer.UID != 12345 || e.Peer.GID != 12345 || len(e.Peer.Groups) != 0 {
-		t.Errorf("peer %+v, want 12345", e.Peer)
+	if _, e := r.request(); r.joined != e.Client || r.peer.Uid != 12345 || r.peer.Gid != 12345 {
+		t.Errorf("peer %+v, want 12345", r.peer)
 	}
 }
 

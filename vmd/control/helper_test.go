@@ -26,6 +26,9 @@ type rig struct {
 	path     string
 	listener *os.File
 	ended    chan error
+
+	joined uint64     // the last client that control told of,
+	peer   unix.Ucred // and its user
 }
 
 // fast are limits that no test meets by accident.
@@ -150,6 +153,10 @@ func (r *rig) dialAs(uid int) *imsg.Conn {
 func (r *rig) request() (imsg.Msg, vmop.Envelope) {
 	r.t.Helper()
 	m, err := r.parent.Recv()
+	if err == nil && vmop.Type(m.Type) == vmop.ClientHere {
+		r.here(m)
+		m, err = r.parent.Recv()
+	}
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -161,6 +168,21 @@ func (r *rig) request() (imsg.Msg, vmop.Envelope) {
 		r.t.Fatal(err)
 	}
 	return m, e
+}
+
+// here looks at a client of which control tells.
+func (r *rig) here(m imsg.Msg) {
+	r.t.Helper()
+	defer m.Close()
+	var id vmop.ClientID
+	if err := imsg.Unmarshal(m.Payload, &id); err != nil || len(m.Files) != 1 {
+		r.t.Fatalf("client %+v with %d descriptors: %v", id, len(m.Files), err)
+	}
+	cred, _, err := imsg.PeerCred(m.Files[0])
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.joined, r.peer = id.Client, *cred
 }
 
 // reply sends an answer for e.

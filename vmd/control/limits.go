@@ -1,6 +1,9 @@
 package control
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // limits keep a client from getting in the way of others.
 type limits struct {
@@ -17,9 +20,14 @@ type limits struct {
 	// after a pause; who makes more is read from more slowly. What a request
 	// is worth, see requests.
 	rate, burst float64
-	// groups is how many of a user's supplementary groups parent is told.
-	// Leaving some out can only deny.
-	groups int
+	// unread is how many bytes may wait for a user who does not read them, on
+	// all connections together.
+	unread int64
+	// consoles is how many a connection may ask for, and userConsoles how many
+	// all connections of a user other than root: each is a descriptor that is
+	// on its way for as long as the client does not read, and the kernel counts
+	// those of all clients together (unix(7), ETOOMANYREFS).
+	consoles, userConsoles int
 }
 
 var defaultLimits = limits{
@@ -30,13 +38,19 @@ var defaultLimits = limits{
 	backlog:   1024,
 	rate:      500,
 	burst:     500,
-	groups:    1024,
+	unread:    32 << 20,
+
+	consoles:     64,
+	userConsoles: 256,
 }
 
 // user is what control knows about a user with clients.
 type user struct {
-	conns int
-	purse purse
+	conns    int
+	consoles int          // asked for on these
+	unread   atomic.Int64 // bytes that wait for the user to read them
+	busy     bool         // parent has too much to do with the user's descriptors
+	purse    purse
 }
 
 // purse is a token bucket that may go into debt: a request is never refused,

@@ -24,6 +24,10 @@ type rule struct {
 	body  func() any // a value of the payload's type; nil: there is no payload
 }
 
+// recordsPerPoint is how many messages of a list cost a point more: how long a
+// list is, is known when it comes.
+const recordsPerPoint = 4
+
 // maxFiles is a kernel, an initial RAM disk, a CD-ROM and four disks.
 const maxFiles = 7
 
@@ -31,7 +35,7 @@ const maxFiles = 7
 var requests = map[vmop.Type]rule{
 	vmop.List:    {anyone, 0, 5, payload[vmop.ListRequest]},
 	vmop.Count:   {anyone, 0, 5, payload[vmop.StatsRequest]},
-	vmop.Start:   {anyone, maxFiles, 5, payload[vmop.StartRequest]},
+	vmop.Start:   {anyone, maxFiles, 10, payload[vmop.StartRequest]},
 	vmop.Stop:    {anyone, 0, 1, payload[vmop.StopRequest]},
 	vmop.Wait:    {anyone, 0, 1, payload[vmop.WaitRequest]},
 	vmop.Pause:   {anyone, 0, 1, payload[vmop.VMRequest]},
@@ -48,14 +52,14 @@ var requests = map[vmop.Type]rule{
 
 func payload[T any]() any { return new(T) }
 
-// check says whether m of peer may go to parent, and if not, why. ErrInvalid is
+// check says whether m of user uid may go to parent, and if not, why. ErrInvalid is
 // for what no honest client sends.
-func check(m *imsg.Msg, peer *vmop.Peer) (code vmop.Code, detail string) {
+func check(m *imsg.Msg, uid uint32) (code vmop.Code, detail string) {
 	r, ok := requests[vmop.Type(m.Type)]
 	switch {
 	case !ok:
 		return vmop.ErrUnsupported, fmt.Sprintf("no request has type %d", m.Type)
-	case r.who == rootOnly && peer.UID != 0:
+	case r.who == rootOnly && uid != 0:
 		return vmop.ErrPermission, "only root may ask for this"
 	case len(m.Files) > r.files:
 		return vmop.ErrInvalid, fmt.Sprintf("%d descriptors with a request that takes %d", len(m.Files), r.files)

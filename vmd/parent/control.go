@@ -2,6 +2,7 @@ package parent
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"time"
@@ -18,23 +19,17 @@ import (
 type pending struct {
 	client uint64
 	id     uint64 // the client's
-	root   bool
+	uid    uint32
 	files  map[string]*os.File
 	list   []vmop.VM    // of an answer to List, not sent yet
 	counts []vmop.Stats // likewise to Count
 }
 
-func (q *pending) close() {
-	// Closing may wait for whoever serves the file's file system.
-	if len(q.files) > 0 {
-		files := q.files
-		go func() {
-			for _, f := range files {
-				f.Close()
-			}
-		}()
-	}
+// drop closes what came with q.
+func (p *parent) drop(q *pending) {
+	files := slices.Collect(maps.Values(q.files))
 	q.files = nil
+	p.discard(q.uid, files...)
 }
 
 func (p *parent) setupControl() {
@@ -45,6 +40,11 @@ func (p *parent) setupControl() {
 		return
 	}
 	p.send("control", vmop.ControlSetup, 0, c, f)
+	for uid, n := range p.held {
+		if n >= maxHeld {
+			p.tellBusy(uid)
+		}
+	}
 }
 
 // lostControl: all clients are gone with it.
@@ -54,41 +54,36 @@ func (p *parent) lostControl() {
 	}
 }
 
-func (p *parent) clientGone(client uint64) {
-	delete(p.clients, client)
-	for serial, q := range p.pending {
-		if q.client == client {
-			q.close()
-			delete(p.pending, serial)
-		}
-	}
-	p.step(registry.ClientGone{Client: client})
-}
-
 func (p *parent) fromControl(m imsg.Msg) {
+	var err error
 	switch vmop.Type(m.Type) {
+	case vmop.ClientHere:
+		var c vmop.ClientID
+		if err = imsg.Unmarshal(m.Payload, &c); err == nil {
+			p.clientHere(c, &m)
+		}
 	case vmop.ClientRequest:
 		var e vmop.Envelope
-		if err := imsg.Unmarshal(m.Payload, &e); err != nil || e.Peer == nil {
-			p.log.Error().Err(err).Msg("bad message from control")
-			return
+		if err = imsg.Unmarshal(m.Payload, &e); err == nil {
+			p.request(e, &m)
 		}
-		p.request(e, &m)
 	case vmop.ClientGone:
 		var c vmop.ClientID
-		if err := imsg.Unmarshal(m.Payload, &c); err != nil {
-			p.log.Error().Err(err).Msg("bad message from control")
-			return
+		if err = imsg.Unmarshal(m.Payload, &c); err == nil {
+			p.clientGone(c.Client)
 		}
-		p.clientGone(c.Client)
 	default:
-		p.log.Error().Uint16("type", m.Type).Msg("unknown message from control")
+		err = errUnknown
 	}
+	if err != nil {
+		p.protest("control", err)
+	}
+	m.Discard() // control must not have to wait for a client's descriptor
 }
 
 // maxPending is how many requests can wait for an answer, and maxClients how
-// many have asked something: more than control lets in. A control that passes on
-// more has been taken over.
+// many clients have asked something: more than control lets in. A control that
+// passes on more has been taken over.
 const (
 	maxPending = 64 << 10
 	maxClients = 1024
@@ -96,14 +91,18 @@ const (
 
 // request takes in what a client asks.
 func (p *parent) request(e vmop.Envelope, m *imsg.Msg) {
-	if len(p.pending) >= maxPending || len(p.clients) >= maxClients && !p.clients[e.Client] {
-		p.log.Error().Int("pending", len(p.pending)).Int("clients", len(p.clients)).Msg("control passes on more than it may")
-		p.roles["control"].proc.kill()
+	c := p.clients[e.Client]
+	if c == nil || len(p.pending) >= maxPending || len(m.Files) > 0 && p.held[c.peer.UID] >= tooManyHeld {
+		p.protest("control", fmt.Errorf("a request of client %d, beside %d others", e.Client, len(p.pending)))
 		return
 	}
-	p.clients[e.Client] = true
+	uid := c.peer.UID
+	defer func() { p.discard(uid, m.TakeFiles()...) }() // what is left of them
+	if hungUp(c.conn) {
+		return // nobody can be asking this; ClientGone follows
+	}
 	p.serial++
-	q := &pending{client: e.Client, id: m.ID, root: e.Peer.UID == 0}
+	q := &pending{client: e.Client, id: m.ID, uid: uid}
 	p.pending[p.serial] = q
 	from := registry.Asker{Client: e.Client, Request: p.serial}
 	body, err := decode(e.Type, e.Body)
@@ -119,8 +118,9 @@ func (p *parent) request(e vmop.Envelope, m *imsg.Msg) {
 		p.answer(from, vmop.Result{Code: vmop.ErrInvalid, Detail: err.Error()})
 		return
 	}
-	p.groups.fill(e.Peer)
-	p.ask(registry.Request{From: from, Peer: *e.Peer, Type: e.Type, Body: body})
+	peer := c.peer
+	p.groups.fill(&peer)
+	p.ask(registry.Request{From: from, Peer: peer, Type: e.Type, Body: body})
 }
 
 // listRoom is how many messages to control may wait before a list has to: a
@@ -210,7 +210,7 @@ func (p *parent) answer(to registry.Asker, res vmop.Result, files ...*os.File) {
 		return
 	}
 	delete(p.pending, to.Request)
-	q.close()
+	p.drop(q)
 	p.flushList(q)
 	p.reply(q, vmop.Answer, res, files...)
 }

@@ -386,7 +386,13 @@ func FuzzRequest(f *testing.F) {
 		p.roles["control"] = &role{} // nobody hears the answers
 		p.cfg.VMs = []config.VM{{Name: "x", Boot: "/nowhere", CPUs: 1, MemoryBytes: 1 << 20}}
 		p.step(registry.Configure{VMs: p.cfg.VMs, Parallel: 1})
-		p.request(vmop.Envelope{Client: 1, Peer: &vmop.Peer{UID: uid}, Type: vmop.Type(typ), Body: raw}, &imsg.Msg{ID: 5})
+		ours, theirs, err := imsg.Pair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ours.Close()
+		p.clients[1] = &client{theirs, vmop.Peer{UID: uid}}
+		p.request(vmop.Envelope{Client: 1, Type: vmop.Type(typ), Body: raw}, &imsg.Msg{ID: 5})
 		if n := len(p.pending); n > 1 {
 			t.Fatalf("%d requests of one", n)
 		}

@@ -1,6 +1,7 @@
 package parent
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math/rand"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -59,6 +61,8 @@ type daemon struct {
 	err   error
 	hosts []*os.File // other ends of what stands for /dev/kvm and ptys
 	req   uint64
+	ends  map[uint64]*os.File // of the connections of clients that control knows
+	peers sync.Map            // by inode of the other ends: users
 }
 
 // fake is one role process, seen from its own side.
@@ -93,7 +97,7 @@ func (f *fake) read() {
 // before anything runs.
 func newDaemon(t *testing.T, vms []config.VM, edits ...func(*parent)) *daemon {
 	t.Helper()
-	d := &daemon{t: t, p: fakeParent(t), roles: map[string]*fake{}, spawn: make(chan *fake, 16), ended: make(chan struct{})}
+	d := &daemon{t: t, p: fakeParent(t), roles: map[string]*fake{}, spawn: make(chan *fake, 16), ended: make(chan struct{}), ends: map[uint64]*os.File{}}
 	d.p.cfg.VMs = vms
 	d.p.host = host{
 		openKVM: func() (*os.File, error) { return d.pipe("kvm") },
@@ -103,6 +107,7 @@ func newDaemon(t *testing.T, vms []config.VM, edits ...func(*parent)) *daemon {
 			return os.NewFile(uintptr(fd), "process"), err
 		},
 		memory: 1 << 30,
+		peerOf: d.peerOf,
 	}
 	for _, e := range edits {
 		e(d.p)
@@ -284,6 +289,9 @@ func (d *daemon) respawned(name string) *fake {
 			d.t.Fatalf("%s was started, want %s", f.name, name)
 		}
 		d.roles[name] = f
+		if name == "control" {
+			clear(d.ends) // it knows none of them
+		}
 		return f
 	case <-time.After(patience):
 		d.t.Fatalf("%s was not restarted", name)
@@ -307,9 +315,34 @@ func (d *daemon) ask(uid uint32, typ vmop.Type, body any, files ...*os.File) uin
 		d.t.Fatal(err)
 	}
 	d.req++
-	peer := &vmop.Peer{UID: uid, GID: uid}
-	d.send("control", vmop.ClientRequest, d.req, vmop.Envelope{Client: uint64(uid) + 7, Peer: peer, Type: typ, Body: raw}, files...)
+	client := uint64(uid) + 7
+	if d.ends[client] == nil {
+		d.join(client, uid)
+	}
+	d.send("control", vmop.ClientRequest, d.req, vmop.Envelope{Client: client, Type: typ, Body: raw}, files...)
 	return d.req
+}
+
+// join has control tell of a new client.
+func (d *daemon) join(client uint64, uid uint32) {
+	d.t.Helper()
+	ours, theirs, err := imsg.Pair()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { ours.Close() })
+	d.ends[client] = ours
+	d.peers.Store(identify(theirs).Inode, uid)
+	d.send("control", vmop.ClientHere, 0, vmop.ClientID{Client: client}, theirs)
+}
+
+// peerOf stands for the kernel.
+func (d *daemon) peerOf(conn *os.File, _ string) (vmop.Peer, error) {
+	uid, ok := d.peers.Load(identify(conn).Inode)
+	if !ok {
+		return vmop.Peer{}, errors.New("who is that?")
+	}
+	return vmop.Peer{UID: uid.(uint32), GID: uid.(uint32)}, nil
 }
 
 // result waits for the answer to request id.
@@ -440,11 +473,13 @@ func (d *daemon) wantNothingLeft(disk string, taps ...*os.File) {
 	if names, err := os.ReadDir(filepath.Join(d.p.paths.run, "vm")); err != nil || len(names) > 0 {
 		d.t.Errorf("sockets left: %v %v", names, err)
 	}
-	if f, err := diskFile.open(disk); err != nil {
-		d.t.Errorf("disk: %v", err)
-	} else {
-		f.Close()
-	}
+	d.eventually("the disk is free", func() bool {
+		f, err := diskFile.open(disk)
+		if err == nil {
+			f.Close()
+		}
+		return err == nil
+	})
 }
 
 // wantClosed waits until every copy of the other end of r is closed.

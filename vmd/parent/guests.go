@@ -42,24 +42,25 @@ func (p *parent) setupVMM() {
 }
 
 func (p *parent) fromVMM(m imsg.Msg) {
+	var err error
 	switch vmop.Type(m.Type) {
 	case vmop.VMEvent:
 		var e vmop.Event
-		if err := imsg.Unmarshal(m.Payload, &e); err != nil {
-			p.log.Error().Err(err).Msg("bad message from vmm")
-			return
+		if err = imsg.Unmarshal(m.Payload, &e); err == nil {
+			p.event(e, &m)
 		}
-		p.event(e, &m)
 	case vmop.VMHello:
 		var h vmop.Hello
-		if err := imsg.Unmarshal(m.Payload, &h); err != nil {
-			p.log.Error().Err(err).Msg("bad message from vmm")
-			return
+		if err = imsg.Unmarshal(m.Payload, &h); err == nil {
+			p.hello(h, &m)
 		}
-		p.hello(h, &m)
 	default:
-		p.log.Error().Uint16("type", m.Type).Msg("unknown message from vmm")
+		err = errUnknown
 	}
+	if err != nil {
+		p.protest("vmm", err)
+	}
+	m.Discard() // vmm must not have to wait for a VM process's descriptor
 }
 
 // event takes in news of a VM.

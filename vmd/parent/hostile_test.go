@@ -116,7 +116,8 @@ func TestControlMakesUpClients(t *testing.T) {
 	}
 	f := d.roles["control"]
 	for i := range uint64(maxClients + 1) {
-		f.conn.Send(uint16(vmop.ClientRequest), i+1, vmop.Envelope{Client: i + 1, Peer: &vmop.Peer{UID: 1}, Type: vmop.Wait, Body: body})
+		d.join(i+1, 1)
+		f.conn.Send(uint16(vmop.ClientRequest), i+1, vmop.Envelope{Client: i + 1, Type: vmop.Wait, Body: body})
 	}
 	d.wait(ended(f))
 	d.respawned("control")

@@ -20,16 +20,14 @@ func takeStream(m *imsg.Msg) (map[string]*os.File, error) {
 	if len(m.Files) != 1 {
 		return nil, fmt.Errorf("%d descriptors came, and not one", len(m.Files))
 	}
-	f := m.TakeFile(0)
-	typ, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_TYPE)
+	typ, err := unix.GetsockoptInt(int(m.Files[0].Fd()), unix.SOL_SOCKET, unix.SO_TYPE)
 	if err == nil && typ != unix.SOCK_STREAM {
 		err = errors.New("it is of another type")
 	}
 	if err != nil {
-		f.Close()
 		return nil, fmt.Errorf("the descriptor is no stream socket: %w", err)
 	}
-	return map[string]*os.File{"stream": f}, nil
+	return map[string]*os.File{"stream": m.TakeFile(0)}, nil
 }
 
 // sendVM has a VM's process send its guest.

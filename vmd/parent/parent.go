@@ -77,9 +77,10 @@ type parent struct {
 	groups  groupCache
 	cgroups *cgroup.Tree // nil without
 
-	clients map[uint64]bool
+	clients map[uint64]*client
 	pending map[uint64]*pending
 	serial  uint64
+	held    map[uint32]int // by user: descriptors that something is being done with
 
 	runs    map[uint32]*run
 	taps    map[uint64]*tapWait
@@ -110,6 +111,7 @@ type host struct {
 	openTTY func(*config.Owner) (*tty, error)
 	openVM  func(pid int, name string) (*os.File, error)
 	openSEV func(sev.Kind) (*os.File, error)
+	peerOf  func(conn *os.File, path string) (vmop.Peer, error)
 	unlock  func(pid int) error // lets a process and its children hold memory in place
 	memory  uint64              // bytes
 }
@@ -155,7 +157,8 @@ func newParent(o Options) *parent {
 		log:      logging.New("parent", o.Verbose),
 		loop:     privsep.NewLoop(),
 		roles:    map[string]*role{},
-		clients:  map[uint64]bool{},
+		clients:  map[uint64]*client{},
+		held:     map[uint32]int{},
 		pending:  map[uint64]*pending{},
 		runs:     map[uint32]*run{},
 		taps:     map[uint64]*tapWait{},
@@ -167,7 +170,7 @@ func newParent(o Options) *parent {
 		prefix6:  randomPrefix(),
 	}
 	p.host = host{openKVM: p.openKVM, openTTY: openTTY, openVM: openVM, memory: hostMemory(),
-		openSEV: sev.OpenDevice, unlock: mayLock}
+		openSEV: sev.OpenDevice, peerOf: peerOf, unlock: mayLock}
 	return p
 }
 

@@ -139,7 +139,7 @@ func (p *parent) tryRole(r *role) {
 func (p *parent) send(name string, typ vmop.Type, id uint64, v any, files ...*os.File) error {
 	r := p.roles[name]
 	if r == nil || r.proc == nil {
-		closeAll(files)
+		imsg.Discard(files...)
 		return errNoProcess
 	}
 	err := r.proc.conn.Send(uint16(typ), id, v, files...)
@@ -147,6 +147,17 @@ func (p *parent) send(name string, typ vmop.Type, id uint64, v any, files ...*os
 		return errNoProcess // it has ended, and roleExited has not been told yet
 	}
 	return err
+}
+
+var errUnknown = errors.New("no such message")
+
+// protest ends a role's process that does not keep to the protocol: it is not
+// ours any more. Another takes its place.
+func (p *parent) protest(name string, err error) {
+	p.log.Error().Err(err).Str("role", name).Msg("process broke the protocol; killing it")
+	if proc := p.roles[name].proc; proc != nil {
+		proc.kill()
+	}
 }
 
 func closeAll(files []*os.File) {

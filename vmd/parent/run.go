@@ -10,6 +10,7 @@ import (
 
 	"vmd/internal/cgroup"
 	"vmd/internal/counters"
+	"vmd/internal/imsg"
 	"vmd/internal/vmop"
 	"vmd/vmd/config"
 	"vmd/vmd/parent/registry"
@@ -26,6 +27,7 @@ type run struct {
 
 	given  map[string]*os.File // by the client that started it
 	names  []string            // of what it gave: none of that is opened by its path
+	uid    uint32              // whose these are
 	root   bool                // nobody but root chose what is opened
 	tty    *tty
 	images map[string]image // what its disks are, by path
@@ -60,34 +62,43 @@ func (p *parent) startVM(a registry.StartVM) {
 	q := p.pending[a.From.Request]
 	switch r := p.runs[a.ID]; {
 	case a.Receive != nil && q != nil:
-		next.root = q.root
+		next.uid, next.root = q.uid, q.uid == 0
 		next.files = append(next.files, named{"stream", q.files["stream"]})
 		q.files = nil
 	case a.Again && r != nil:
-		next.tty, next.root = r.tty, r.root
-		next.keep(r.given, a.Files)
+		next.tty, next.uid, next.root = r.tty, r.uid, r.root
+		p.keep(next, r.given, a.Files)
 	case q != nil:
-		next.root = q.root
-		next.keep(q.files, a.Files)
+		next.uid, next.root = q.uid, q.uid == 0
+		p.keep(next, q.files, a.Files)
 		q.files = nil
 	default:
 		next.root = a.From == (registry.Asker{}) && len(a.Files) == 0
 	}
 	p.runs[a.ID] = next
 	o := opener{p: p.host, run: next, ids: p.ids, socket: p.paths.vmSocket(a.ID), cgroups: p.cgroups, raw: p.raw}
+	given := len(next.given) > 0
+	if given {
+		p.hold(next.uid)
+	}
 	go func() {
 		err := o.open()
-		p.loop.Post(func() { p.opened(next, &o, err) })
+		p.loop.Post(func() {
+			if given {
+				p.letGo(next.uid)
+			}
+			p.opened(next, &o, err)
+		})
 	}()
 }
 
-// keep takes those of files over that names lists, and closes the others.
-func (r *run) keep(files map[string]*os.File, names []string) {
+// keep has r take those of files over that names lists, and closes the others.
+func (p *parent) keep(r *run, files map[string]*os.File, names []string) {
 	for n, f := range files {
 		if slices.Contains(names, n) {
 			r.given[n] = f
-		} else if f != nil {
-			go f.Close() // which may wait for whoever serves it
+		} else {
+			p.discard(r.uid, f)
 		}
 	}
 }
@@ -205,16 +216,17 @@ func (p *parent) endRun(a registry.EndRun) {
 	reapOne(r.pid)
 	os.Remove(p.paths.vmSocket(a.ID))
 	r.unmake()
-	r.release(a.Keep)
+	p.discard(r.uid, r.release(a.Keep)...)
 	if !a.Keep {
 		delete(p.runs, a.ID)
 	}
 }
 
-// release closes what r holds: all of it, or what does not outlive a reset.
-func (r *run) release(keep bool) {
+// release gives back what r holds: all of it, or what does not outlive a reset.
+// What it returns is to be closed, and may be a client's.
+func (r *run) release(keep bool) (files []*os.File) {
 	for _, n := range r.files {
-		n.file.Close()
+		files = append(files, n.file)
 	}
 	for i := range r.nics {
 		r.nics[i].close()
@@ -228,18 +240,17 @@ func (r *run) release(keep bool) {
 	}
 	r.files, r.nics, r.page, r.pageFile, r.group = nil, nil, nil, nil, nil
 	if keep {
-		return
+		return files
 	}
 	for _, f := range r.given {
-		if f != nil {
-			f.Close()
-		}
+		files = append(files, f)
 	}
 	r.given = nil
 	if r.tty != nil {
 		r.tty.close()
 		r.tty = nil
 	}
+	return files
 }
 
 // started is what the registry is to know of the host's part in a run.
@@ -280,7 +291,7 @@ func (r *run) takePage(f *os.File) error {
 	}
 	page, err := counters.Open(f)
 	if err != nil {
-		f.Close()
+		imsg.Discard(f)
 		return err
 	}
 	if r.pageFile != nil { // a VM process can send one of its own first

@@ -76,7 +76,7 @@ func (p *parent) fromAgentX(m imsg.Msg) {
 		return
 	}
 	if vmop.Type(m.Type) != vmop.SNMPDial {
-		p.log.Error().Uint16("type", m.Type).Msg("unknown message from agentx")
+		p.protest("agentx", errUnknown)
 		return
 	}
 	path, id, to := p.cfg.AgentX.Path, m.ID, p.roles["agentx"].proc

@@ -28,7 +28,7 @@ func (p *parent) switchesSet() *vmop.SNMPSwitches {
 func (p *parent) keepSwitches(m imsg.Msg) {
 	var s vmop.SNMPSwitches
 	if err := imsg.Unmarshal(m.Payload, &s); err != nil {
-		p.log.Error().Err(err).Msg("bad message from agentx")
+		p.protest("agentx", err)
 		return
 	}
 	a := &p.cfg.AgentX

@@ -123,12 +123,11 @@ func (p *parent) fromPriv(m imsg.Msg) {
 	case vmop.TapOpened, vmop.TapReady:
 		var res vmop.TapResult
 		if err := imsg.Unmarshal(m.Payload, &res); err != nil {
-			p.log.Error().Err(err).Msg("bad message from priv")
+			p.protest("priv", err)
 			return
 		}
 		if w := p.taps[m.ID]; w != nil && (t != w.answer || len(m.Files) > w.files) {
-			p.log.Error().Uint16("type", m.Type).Msg("priv answers what it was not asked")
-			p.roles["priv"].proc.kill()
+			p.protest("priv", errors.New("it answers what it was not asked"))
 		} else if w != nil {
 			delete(p.taps, m.ID)
 			p.tapAnswered(w, t, res, m.TakeFiles())
@@ -136,14 +135,14 @@ func (p *parent) fromPriv(m imsg.Msg) {
 	case vmop.SwitchReady:
 		var res vmop.SwitchResult
 		if err := imsg.Unmarshal(m.Payload, &res); err != nil {
-			p.log.Error().Err(err).Msg("bad message from priv")
+			p.protest("priv", err)
 			return
 		}
 		if res.Code != vmop.OK {
 			p.log.Warn().Str("switch", res.Name).Str("detail", res.Detail).Msg("switch not set up")
 		}
 	default:
-		p.log.Error().Uint16("type", m.Type).Msg("unknown message from priv")
+		p.protest("priv", errUnknown)
 	}
 }
 
