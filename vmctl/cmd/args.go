@@ -20,7 +20,7 @@ import (
 const maxName = 63
 
 // oneRef is the VM that the only operand of c names.
-func oneRef(c *cobra.Command, args []string) (vmop.Ref, error) {
+func (t *tool) oneRef(c *cobra.Command, args []string) (vmop.Ref, error) {
 	if len(args) != 1 {
 		return vmop.Ref{}, &usageError{cmd: c}
 	}
@@ -28,6 +28,7 @@ func oneRef(c *cobra.Command, args []string) (vmop.Ref, error) {
 	if err == nil && ref == (vmop.Ref{}) {
 		err = failf("invalid id: %s", args[0])
 	}
+	t.asked = ref
 	return ref, err
 }
 

@@ -25,6 +25,25 @@ func onTerminal(w io.Writer) bool {
 	return yes
 }
 
+// windowOf is the size of the terminal w, without bounds if it does not say.
+func windowOf(w io.Writer) window {
+	f, ok := w.(*os.File)
+	if !ok {
+		return window{}
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return window{}
+	}
+	var size window
+	raw.Control(func(fd uintptr) {
+		if width, height, err := term.GetSize(int(fd)); err == nil {
+			size = window{width, height}
+		}
+	})
+	return size
+}
+
 // stateColours are SGR parameters (ECMA-48, 8.3.117).
 var stateColours = map[vmop.State]string{
 	vmop.Running: "32", vmop.Paused: "33", vmop.Stopping: "33", vmop.Migrating: "33", vmop.Starting: "36", vmop.Waiting: "36", vmop.Crashed: "31",

@@ -18,7 +18,7 @@ func (t *tool) consoleCmd() *cobra.Command {
 		Use:   "console id",
 		Short: "connect to a VM's console",
 		RunE: func(c *cobra.Command, args []string) error {
-			ref, err := oneRef(c, args)
+			ref, err := t.oneRef(c, args)
 			if err != nil {
 				return err
 			}
@@ -80,7 +80,11 @@ func (t *tool) attach(ctx context.Context, c *client.Client, o consoleOptions) e
 		readOnly: o.readOnly, linger: lingerQuiet,
 		sendBreak: func() error { return t.sendBreak(ctx, vm) },
 	}
-	return s.run(fmt.Sprintf("Connected to %s (speed 115200)", plain(res.TTY)))
+	greeting := fmt.Sprintf("Connected to %s (speed 115200)", plain(res.TTY))
+	if tty != nil {
+		greeting += "\r\n(~. leaves, ~? says what else there is)"
+	}
+	return s.run(greeting)
 }
 
 // processOf is the process of the VM that ref names; 0 if it cannot be found

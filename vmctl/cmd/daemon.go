@@ -80,6 +80,10 @@ func (t *tool) daemonCmd(use, short string, operands int, parse func(args []stri
 		Short:              short,
 		DisableFlagParsing: true,
 		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 && (args[0] == "-h" || args[0] == "--help") {
+				t.help(c)
+				return nil
+			}
 			if len(args) > 0 && args[0] == "--" {
 				args = args[1:]
 			}
@@ -99,8 +103,11 @@ func (t *tool) daemonCmd(use, short string, operands int, parse func(args []stri
 			var e *client.Error
 			if errors.As(err, &e) && e.Code == vmop.ErrConfig && e.Detail != "" {
 				// FILE:LINE: what is wrong, a line each
-				fmt.Fprintln(t.err, strings.TrimRight(plain(e.Detail), "\n"))
-				return because(err, "command failed")
+				detail := strings.TrimRight(plain(e.Detail), "\n")
+				fmt.Fprintln(t.err, detail)
+				t.warn("command failed")
+				t.cause = because(err, "command failed: %s", detail)
+				return exit(1)
 			}
 			return commandFailed(err)
 		},

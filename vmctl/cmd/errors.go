@@ -17,11 +17,13 @@ import (
 )
 
 // usageError ends vmctl with a usage line: cmd's, or the global one. line is
-// printed before it as a message, text as it is.
+// printed before it as a message, text as it is, and next, which says what could
+// be done, behind it.
 type usageError struct {
 	cmd  *cobra.Command
 	line string
 	text string
+	next string
 }
 
 func (e *usageError) Error() string { return "usage" }
@@ -81,9 +83,10 @@ func (t *tool) usage(e *usageError) {
 	}
 	if e.cmd == nil {
 		fmt.Fprintf(t.err, "usage:\t%s [-v] command [arg ...]\n", progName)
-		return
+	} else {
+		fmt.Fprint(t.err, usageLine(e.cmd))
 	}
-	fmt.Fprint(t.err, usageLine(e.cmd))
+	t.hint(e)
 }
 
 // usageLine is a command's usage. Its Use is "name args", with the lines of
@@ -91,14 +94,6 @@ func (t *tool) usage(e *usageError) {
 func usageLine(c *cobra.Command) string {
 	name, args, _ := strings.Cut(c.Use, " ")
 	return fmt.Sprintf("usage:\t%s [-v] %s %s\n", progName, name, strings.ReplaceAll(args, "\n", "\n\t\t"))
-}
-
-// help prints all commands.
-func (t *tool) help(root *cobra.Command) {
-	fmt.Fprintf(t.out, "usage:\t%s [-v] command [arg ...]\n\n", progName)
-	for _, c := range root.Commands() {
-		fmt.Fprintf(t.out, "\t%-8s  %s\n", c.Name(), c.Short)
-	}
 }
 
 // reasons say what a code means. The words of errno(2) are those that programs

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -92,7 +94,10 @@ func (t *tool) fleetStatus(ctx context.Context, r vmop.ListRequest, asJSON bool)
 		}
 	}
 	c, err := fleet.Load(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return failf("%v\n%s: it says how to ask: see OTHER HOSTS in vmctl(8)", err, progName)
+	case err != nil:
 		return failf("%v", err)
 	}
 	answers := fleet.Ask(ctx, c, t.hosts)

@@ -35,12 +35,12 @@ var hints = map[vmop.Code]string{
 
 // hint prints the next step, where there is one.
 func (t *tool) hint(err error) {
-	if h := hintFor(err); h != "" {
+	if h := t.hintFor(err); h != "" {
 		t.warn("%s", h)
 	}
 }
 
-func hintFor(err error) string {
+func (t *tool) hintFor(err error) string {
 	var dial *dialError
 	if errors.As(err, &dial) {
 		switch {
@@ -51,9 +51,16 @@ func hintFor(err error) string {
 		}
 		return ""
 	}
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return usage.next
+	}
 	var refused *client.Error
-	if !errors.As(err, &refused) || refused.Code == vmop.ErrTimeout && refused.Request != vmop.Stop {
+	switch {
+	case !errors.As(err, &refused), refused.Code == vmop.ErrTimeout && refused.Request != vmop.Stop:
 		return ""
+	case refused.Code == vmop.ErrNotFound, refused.Code == vmop.ErrNotRunning:
+		return t.missingHint(refused.Code, refused.Request)
 	}
 	return hints[refused.Code]
 }
@@ -115,7 +122,7 @@ func (t *tool) reportJSON(err error) {
 		return
 	}
 	e := jsonError{Version: jsonVersion}
-	e.Error.Code, e.Error.Message, e.Error.Hint = codeName(err), err.Error(), hintFor(err)
+	e.Error.Code, e.Error.Message, e.Error.Hint = codeName(err), err.Error(), t.hintFor(err)
 	encodeJSON(t.out, e, "")
 }
 

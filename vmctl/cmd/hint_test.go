@@ -61,7 +61,7 @@ func TestHints(t *testing.T) {
 		{"programs look at the end", refused(vmop.Start, vmop.ErrRunning), ""},
 		{"ours", errors.New("x"), ""},
 	} {
-		got := hintFor(tt.err)
+		got := (&tool{}).hintFor(tt.err)
 		if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}

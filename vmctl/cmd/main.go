@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"vmd/internal/vmop"
 	"vmd/vmctl/client"
 )
 
@@ -32,6 +33,9 @@ type tool struct {
 	json     bool // results and errors are for a program
 
 	cause error // of an exit whose message has been printed already
+
+	asked vmop.Ref // the VM that the command is about
+	near  *string  // see nearName; nil before somebody wanted to know
 }
 
 // Main runs vmctl with args, less the program's name, and returns its exit
@@ -50,6 +54,9 @@ func (t *tool) run(args []string) error {
 		return t.complete(args[1:])
 	}
 	root := t.root()
+	if args[0] == "help" {
+		return t.helpOn(root, args[1:])
+	}
 	name, err := resolve(root, args[0])
 	if err != nil {
 		return err
@@ -69,9 +76,8 @@ func (t *tool) global(args []string) ([]string, error) {
 		switch {
 		case a == "--":
 			return t.needCommand(args)
-		case a == "--help":
-			t.help(t.root())
-			return nil, exit(0)
+		case a == "--help" || a == "-h":
+			return []string{"help"}, nil
 		case a == "--json":
 			t.json = true
 			continue
@@ -108,7 +114,7 @@ func (t *tool) global(args []string) ([]string, error) {
 
 func (t *tool) needCommand(args []string) ([]string, error) {
 	if len(args) == 0 {
-		return nil, &usageError{}
+		return nil, &usageError{next: listHint}
 	}
 	return args, nil
 }
@@ -143,9 +149,8 @@ func (t *tool) adopt(c *cobra.Command) {
 	if c.Args == nil {
 		c.Args = cobra.ArbitraryArgs // each looks at its operands itself
 	}
-	c.SetHelpFunc(func(c *cobra.Command, _ []string) {
-		fmt.Fprint(t.out, usageLine(c))
-	})
+	describe(c)
+	c.SetHelpFunc(func(c *cobra.Command, _ []string) { t.help(c) })
 	c.SetFlagErrorFunc(flagError)
 }
 
@@ -156,7 +161,8 @@ func flagError(c *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	switch {
 	case errors.Is(err, pflag.ErrHelp): // -h
-		return &usageError{cmd: c, line: "unknown option -- h"}
+		c.HelpFunc()(c, nil)
+		return exit(0)
 	case errors.As(err, &unknown):
 		word := unknown.GetSpecifiedName()
 		if operandOnly(c) && unknown.GetSpecifiedShortnames() != "" {

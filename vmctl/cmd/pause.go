@@ -23,7 +23,7 @@ func (t *tool) changeCmd(name, done, short string, do func(*client.Client, conte
 		Use:   name + " id",
 		Short: short,
 		RunE: func(c *cobra.Command, args []string) error {
-			ref, err := oneRef(c, args)
+			ref, err := t.oneRef(c, args)
 			if err != nil {
 				return err
 			}

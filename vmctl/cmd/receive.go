@@ -22,7 +22,7 @@ func (t *tool) receiveCmd() *cobra.Command {
 		Use:   "receive [--confirm] [-d path] name",
 		Short: "take in a VM that another host sends",
 		RunE: func(c *cobra.Command, args []string) error {
-			ref, err := oneRef(c, args)
+			ref, err := t.oneRef(c, args)
 			if err != nil {
 				return err
 			}

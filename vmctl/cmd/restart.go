@@ -17,7 +17,7 @@ func (t *tool) restartCmd() *cobra.Command {
 		Use:   "restart [-cf] id",
 		Short: "stop a VM and start it again",
 		RunE: func(c *cobra.Command, args []string) error {
-			ref, err := oneRef(c, args)
+			ref, err := t.oneRef(c, args)
 			if err != nil {
 				return err
 			}

@@ -25,7 +25,7 @@ func (t *tool) sendCmd() *cobra.Command {
 		Use:   "send [--confirm] [--with-disks] [--max-pause ms] id",
 		Short: "move a VM to another host",
 		RunE: func(c *cobra.Command, args []string) error {
-			ref, err := oneRef(c, args)
+			ref, err := t.oneRef(c, args)
 			if err != nil {
 				return err
 			}

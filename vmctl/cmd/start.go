@@ -28,7 +28,7 @@ func (t *tool) startCmd() *cobra.Command {
 			"[-m size] [-n switch] [-p count] [-r path] [-t name] id | name",
 		Short: "start a VM, or define one and start it",
 		RunE: func(c *cobra.Command, args []string) error {
-			ref, err := oneRef(c, args)
+			ref, err := t.oneRef(c, args)
 			if err != nil {
 				return err
 			}

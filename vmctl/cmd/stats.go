@@ -37,7 +37,7 @@ func (t *tool) statsCmd() *cobra.Command {
 				return &usageError{cmd: c}
 			}
 			if len(args) == 1 {
-				ref, err := oneRef(c, args)
+				ref, err := t.oneRef(c, args)
 				if err != nil {
 					return err
 				}
@@ -142,7 +142,11 @@ func (t *tool) writeRound(rates []rate, round int, live bool) error {
 		_, err = io.WriteString(w, "\n")
 	}
 	if err == nil && !t.json {
-		err = writeRates(w, rates)
+		var size window
+		if live {
+			size = windowOf(t.out)
+		}
+		err = writeRates(w, rates, size)
 	}
 	if err == nil {
 		err = w.Flush()
@@ -239,23 +243,6 @@ var orders = map[string]func(a, b *rate) int{
 	"net":    most(func(r *rate) float64 { return r.rxB + r.txB }),
 	"memory": most(func(r *rate) float64 { return float64(r.resident) }),
 	"name":   func(a, b *rate) int { return cmp.Compare(a.name, b.name) },
-}
-
-const rateLine = "%5s %6s %7s %7s %7s %7s %7s %7s %7s %7s %7s %7s %s\n"
-
-func writeRates(w io.Writer, rates []rate) error {
-	_, err := fmt.Fprintf(w, rateLine, "ID", "CPU%", "EXITS", "READS", "RBYTES", "WRITES", "WBYTES",
-		"RXPKTS", "RXBYTES", "TXPKTS", "TXBYTES", "MEM", "NAME")
-	for i := range rates {
-		if err != nil {
-			break
-		}
-		r := &rates[i]
-		_, err = fmt.Fprintf(w, rateLine, fmt.Sprint(r.id), fmt.Sprintf("%.1f", r.cpu), whole(r.exits),
-			whole(r.readOps), size(r.readB), whole(r.writeOps), size(r.writeB),
-			whole(r.rx), size(r.rxB), whole(r.tx), size(r.txB), scaled.Format(r.resident), plain(r.name))
-	}
-	return err
 }
 
 func whole(f float64) string { return fmt.Sprintf("%.0f", f) }

@@ -42,7 +42,7 @@ func (t *tool) tableCmd(name string) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				r.VM = ref
+				r.VM, t.asked = ref, ref
 			}
 			return t.status(c.Context(), r, o)
 		},
@@ -86,6 +86,9 @@ func (t *tool) status(ctx context.Context, r vmop.ListRequest, o statusOptions) 
 		return failf("write error: %s", strerror(err))
 	}
 	if len(vms) == 0 {
+		if name := t.nearName(); name != "" && !t.json {
+			t.warn("did you mean %s?", name)
+		}
 		return exit(1)
 	}
 	return nil

@@ -22,7 +22,7 @@ func (t *tool) stopCmd() *cobra.Command {
 			if o.all {
 				return t.stopAll(c.Context(), o)
 			}
-			ref, err := oneRef(c, args)
+			ref, err := t.oneRef(c, args)
 			if err != nil {
 				return err
 			}

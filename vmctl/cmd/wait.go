@@ -24,7 +24,7 @@ func (t *tool) waitCmd() *cobra.Command {
 		Use:   "wait id",
 		Short: "wait until a VM has stopped",
 		RunE: func(c *cobra.Command, args []string) error {
-			ref, err := oneRef(c, args)
+			ref, err := t.oneRef(c, args)
 			if err != nil {
 				return err
 			}
