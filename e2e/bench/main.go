@@ -24,7 +24,7 @@ var wall bool
 
 func main() {
 	rounds := flag.Int("n", 3, "`rounds` that count; one before them does not")
-	flag.BoolVar(&wall, "wall", false, "measure with the clock; vhost is measured so only")
+	flag.BoolVar(&wall, "wall", false, "measure with the clock")
 	only := flag.String("only", "", "measure this `machine` only")
 	what := flag.String("section", "", "measure this `section` only: "+sectionNames())
 	flag.Parse()
