@@ -119,6 +119,33 @@ func TestVMMDies(t *testing.T) {
 	d.until("y", func(v *vmop.VM) bool { return v.State == vmop.Crashed && v.Admin == vmop.AdminRunning })
 }
 
+// TestVMMDiesTwice: a vmm that ends before it has been given the VMs is no sign
+// that they are gone.
+func TestVMMDiesTwice(t *testing.T) {
+	d := newDaemon(t, []config.VM{vmDef(t, "x")})
+	d.up("x")
+	d.on(func() {
+		spawn := d.p.spawn
+		d.p.spawn = func(name string, verbose bool) (*process, error) {
+			d.p.spawn = spawn
+			proc, err := spawn(name, verbose)
+			if err == nil {
+				proc.conn.Close()
+			}
+			return proc, err
+		}
+	})
+	d.roles["vmm"].die()
+	d.respawned("vmm")
+	d.respawned("vmm")
+	if a := decoded[vmop.VMAdoptRequest](d, d.expect("vmm", vmop.VMAdopt)); a.ID != 1 || a.PID != os.Getpid() {
+		t.Errorf("adopt %+v", a)
+	}
+	if v, _ := d.vm("x"); v.State != vmop.Running {
+		t.Errorf("it is %v: %s", v.State, v.LastExit)
+	}
+}
+
 // TestDaemonDies: a new daemon finds the VMs of the one before, with their ids
 // and terminals, and does not start them twice; those that died are reported.
 func TestDaemonDies(t *testing.T) {

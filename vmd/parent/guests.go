@@ -131,6 +131,10 @@ func (p *parent) adoptVM(id uint32, pid int) {
 	if err == nil {
 		err = p.send("vmm", vmop.VMAdopt, 0, vmop.VMAdoptRequest{ID: id, PID: pid}, f, proc)
 	}
+	if errors.Is(err, errNoProcess) {
+		p.adoptLater(id, pid)
+		return
+	}
 	if err == nil {
 		return
 	}
@@ -139,6 +143,14 @@ func (p *parent) adoptVM(id uint32, pid int) {
 		ID: id, Kind: vmop.EventCrashed, Code: vmop.ErrUnavailable, Detail: "its process is gone", PID: pid, Time: counters.Monotonic(),
 	}})
 	p.loop.Post(func() { p.settled(id) })
+}
+
+// adoptLater: vmm has ended, and nothing has happened to VM id. The next vmm is
+// given those whose run is known (registry.VMMGone), and here the others.
+func (p *parent) adoptLater(id uint32, pid int) {
+	if v, ok := p.reg.VM(id); !ok || v.State == vmop.Stopped || v.State == vmop.Crashed {
+		p.loop.After(deathPause, func() { p.adoptVM(id, pid) })
+	}
 }
 
 // dialVM connects to the socket of a VM process. It does not wait: whoever
