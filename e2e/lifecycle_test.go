@@ -22,7 +22,7 @@ func TestLifecycle(t *testing.T) {
 	t.Run("reboots", func(t *testing.T) {
 		pid := harness.Role(t, "vm/a", 0)
 		for range 5 {
-			c.Command("run sleep 4") // vmd refuses guests that restart in less than 6 s
+			c.Command("run sleep 6") // vmd refuses guests that restart in less than that
 			c.Say("reboot")
 			pid = harness.Role(t, "vm/a", pid)
 			c.Expect("guest ready a")

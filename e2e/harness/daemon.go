@@ -31,8 +31,9 @@ import (
 	"vmd/e2e/lab"
 )
 
-// Patience bounds every wait of this package; an emulated machine is slow.
-const Patience = time.Minute
+// Patience bounds every wait of this package: nothing that works takes as long,
+// even on an emulated machine of which others have the most.
+const Patience = 3 * time.Minute
 
 // Daemon is a vmd in the foreground.
 type Daemon struct {

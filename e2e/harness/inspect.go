@@ -168,13 +168,10 @@ func leaves() (found []string) {
 func NothingRemains(t testing.TB) {
 	t.Helper()
 	left := Remains(t)
-	for end := time.Now().Add(remainPatience); len(left) > 0; left = Remains(t) {
+	for end := time.Now().Add(Patience); len(left) > 0; left = Remains(t) {
 		if time.Now().After(end) {
 			t.Fatalf("left behind: %s", strings.Join(left, ", "))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
-
-// remainPatience is how long NothingRemains waits.
-const remainPatience = 20 * time.Second

@@ -89,6 +89,7 @@ func TestFirmwareBoots(t *testing.T) {
 		"any": "booted from the disk", "cd": "booted from the CD", "old": "booted from the disk", "own": "booted from the disk",
 	} {
 		t.Run(name, func(t *testing.T) {
+			defer d.Use(d.Use(t))
 			d.Vmctl("start", name)
 			d.Console(name).Expect(want)
 			d.Await(name, "stopped")
