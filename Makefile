@@ -45,7 +45,12 @@ all:
 # The programs' places are written into the service files.
 PLACES = sed -e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g'
 
-install: all
+# Root need not have Go: then what somebody else has built is installed.
+built:
+	@test -x $(OUT)/vmd -a -x $(OUT)/vmctl || { \
+		echo "there is no $(GO) here and nothing in $(OUT): run make as a user who has Go, then this" >&2; exit 1; }
+
+install: $(if $(shell command -v $(GO) 2>/dev/null),all,built)
 	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(DOCDIR) \
 		$(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man8 \
 		$(DESTDIR)$(LIBDIR)/systemd/system $(DESTDIR)$(LIBDIR)/sysusers.d $(DESTDIR)$(SYSCONFDIR)/rc.d
@@ -67,6 +72,21 @@ install: all
 	install -m 755 $(OUT)/vmd.rc $(DESTDIR)$(SYSCONFDIR)/rc.d/vmd
 	install -m 644 etc/sysusers.d/vmd.conf $(DESTDIR)$(LIBDIR)/sysusers.d/vmd.conf
 	if [ -z "$(DESTDIR)" ]; then sh etc/users.sh etc/sysusers.d/vmd.conf; fi
+
+# What install has put there, but not what is somebody's own: a vm.conf that was
+# changed, what VMs keep in /var/lib/vmd, the users, their subordinate ids.
+uninstall:
+	@if [ -z "$(DESTDIR)" ] && $(SYSCONFDIR)/rc.d/vmd check >/dev/null 2>&1; then \
+		echo "vmd runs: systemctl disable --now vmd, or $(SYSCONFDIR)/rc.d/vmd stop, first" >&2; exit 1; fi
+	rm -f $(DESTDIR)$(SBINDIR)/vmd $(DESTDIR)$(BINDIR)/vmctl \
+		$(DESTDIR)$(MANDIR)/man8/vmd.8 $(DESTDIR)$(MANDIR)/man8/vmctl.8 $(DESTDIR)$(MANDIR)/man5/vm.conf.5 \
+		$(DESTDIR)$(LIBDIR)/systemd/system/vmd.service $(DESTDIR)$(LIBDIR)/systemd/system/vmd-guests.service \
+		$(DESTDIR)$(LIBDIR)/sysusers.d/vmd.conf $(DESTDIR)$(SYSCONFDIR)/rc.d/vmd
+	rm -rf $(DESTDIR)$(DOCDIR)
+	@conf=$(DESTDIR)$(SYSCONFDIR)/vm.conf; \
+	if cmp -s etc/vm.conf $$conf; then rm -f $$conf; elif [ -e $$conf ]; then echo "left: $$conf"; fi; \
+	for left in $(DESTDIR)/var/lib/vmd $(DESTDIR)/run/vmd; do [ ! -e $$left ] || echo "left: $$left"; done; \
+	if [ -z "$(DESTDIR)" ]; then echo "left: users _vmd and _agentx, group vmd, /etc/subuid and /etc/subgid"; fi
 
 # Debian's packages, if any is missing and we may install it; what a release
 # does not have is left out. A host that has none of them runs what it can, and
@@ -137,4 +157,4 @@ bench: packages all
 clean:
 	rm -rf bin .cache
 
-.PHONY: all install packages installed unpacked vet test test-fast fuzz demo bench clean
+.PHONY: all built install uninstall packages installed unpacked vet test test-fast fuzz demo bench clean

@@ -52,6 +52,46 @@ func install(t *testing.T) string {
 	return dir
 }
 
+// What install puts there goes, and nothing else; without Go, what was built
+// before is installed.
+func TestUninstall(t *testing.T) {
+	dir := install(t)
+	run := func(target string, vars ...string) harness.Result {
+		cmd := exec.Command(testenv.Tool(t, "make"), append([]string{"-s", target, "OUT=" + filepath.Join(dir, "out"), "GO=/nonexistent/go",
+			"DESTDIR=" + dir, "PREFIX=/usr", "SYSCONFDIR=/etc"}, vars...)...)
+		cmd.Dir = "../.."
+		return harness.Run(t, cmd)
+	}
+	conf, own := filepath.Join(dir, "etc/vm.conf"), filepath.Join(dir, "usr/bin/other")
+	for _, name := range []string{conf, own} {
+		if err := os.WriteFile(name, []byte("# mine\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := run("install"); r.Status != 0 {
+		t.Fatalf("make install without Go: %+v", r)
+	}
+	if r := run("uninstall"); r.Status != 0 || r.Stdout != "left: "+conf+"\n" {
+		t.Errorf("make uninstall: %+v", r)
+	}
+	left := map[string]bool{}
+	filepath.WalkDir(dir, func(name string, e os.DirEntry, err error) error {
+		if err == nil && !e.IsDir() && !strings.HasPrefix(name, filepath.Join(dir, "out")) {
+			left[name] = true
+		}
+		return err
+	})
+	if len(left) != 2 || !left[conf] || !left[own] {
+		t.Errorf("what is left is %v", left)
+	}
+	if err := os.Remove(filepath.Join(dir, "out/vmd")); err != nil {
+		t.Fatal(err)
+	}
+	if r := run("install"); r.Status == 0 || !strings.Contains(r.Stderr, "run make as a user who has Go") {
+		t.Errorf("make install without Go and programs: %+v", r)
+	}
+}
+
 // Every file that the manuals and the service files speak of is installed, with
 // the places filled in.
 func TestInstall(t *testing.T) {
