@@ -356,13 +356,13 @@ func TestEnd(t *testing.T) {
 func TestDialMaster(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "master")
-	if _, err := dialMaster(path); err == nil {
-		t.Error("connected to nothing")
+	if _, err := dialMaster(path); err == nil || !strings.HasSuffix(masterMissing(err), "no such file or directory; is snmpd running, with \"master agentx\" in snmpd.conf?") {
+		t.Errorf("connected to nothing: %v", err)
 	}
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := dialMaster(path); err == nil || !strings.Contains(err.Error(), "not a socket") {
+	if _, err := dialMaster(path); err == nil || !strings.Contains(err.Error(), "not a socket") || masterMissing(err) != err.Error() {
 		t.Errorf("a file: %v", err)
 	}
 	os.Remove(path)

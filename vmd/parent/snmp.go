@@ -1,6 +1,7 @@
 package parent
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -94,7 +95,7 @@ func (p *parent) fromAgentX(m imsg.Msg) {
 			c := p.snmpConfig()
 			var files []*os.File
 			if err != nil {
-				c.Detail = err.Error()
+				c.Detail = masterMissing(err)
 			} else {
 				files = append(files, f)
 			}
@@ -136,6 +137,15 @@ func dialMaster(path string) (*os.File, error) {
 	}
 	defer c.Close()
 	return c.(*net.UnixConn).File()
+}
+
+// masterMissing is why there is no connection to the master agent, and what to
+// look at if there is none.
+func masterMissing(err error) string {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return err.Error() + "; is snmpd running, with \"master agentx\" in snmpd.conf?"
+	}
+	return err.Error()
 }
 
 func rootsOwn(st fs.FileInfo) bool {

@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -72,6 +73,9 @@ func (v *vmm) start(m imsg.Msg) {
 	}
 	if err != nil {
 		page.Close()
+		if cgroup != nil && errors.Is(err, unix.EACCES) { // of clone3(2); nothing else here needs a right
+			err = fmt.Errorf("%w: does another vmd use its control groups?", err)
+		}
 		v.fail(r.ID, vmop.ErrHypervisor, "%v", err)
 		return
 	}
