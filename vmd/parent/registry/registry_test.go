@@ -228,6 +228,12 @@ func TestInstances(t *testing.T) {
 		{"memory", user(1001), &vmop.Definition{MemoryBytes: 1 << 30}, nil, vmop.ErrPermission},
 		{"parent's disk", user(1001), &vmop.Definition{Disks: []vmop.DiskDef{{Path: "/p"}}}, []string{"disk0"}, vmop.ErrShared},
 		{"path without descriptor", user(1001), disk, nil, vmop.ErrInvalid},
+		// What they may not choose they may not give either.
+		{"kernel without path", user(1001), nil, []string{"kernel"}, vmop.ErrInvalid},
+		{"initrd without path", user(1001), disk, []string{"disk0", "initrd"}, vmop.ErrInvalid},
+		{"CD without path", user(1001), nil, []string{"cdrom"}, vmop.ErrInvalid},
+		{"one disk more", user(1001), disk, []string{"disk0", "disk1"}, vmop.ErrInvalid},
+		{"root too", user(0), nil, []string{"kernel"}, vmop.ErrInvalid},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -308,6 +314,19 @@ func TestAdHocKernelAfterReset(t *testing.T) {
 		w.event("x", vmop.EventReset)
 		if s := need[StartVM](w); s.Def.Boot != c.boot || len(s.Files) != c.files {
 			t.Fatalf("%v: boot %q files %v", c.disks, s.Def.Boot, s.Files)
+		}
+	}
+}
+
+// The owner of a VM may give it another kernel for one boot, but no other disk.
+func TestDescriptorInPlaceOfADisk(t *testing.T) {
+	for _, name := range []string{"disk0", "cdrom", "kernel", "initrd"} {
+		w := newWorld(t)
+		w.configure(def("x", owned(1001)))
+		w.wantCode(w.ask(user(1001), vmop.Start, vmop.StartRequest{VM: named("x"), Files: []string{name}}), vmop.ErrInvalid)
+		w.ask(user(1001), vmop.Start, vmop.StartRequest{VM: named("x"), Define: &vmop.Definition{Kernel: "/k"}, Files: []string{"kernel"}})
+		if _, ok := find[StartVM](w); !ok {
+			t.Error("not started with a kernel of the owner's")
 		}
 	}
 }

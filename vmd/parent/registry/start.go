@@ -53,7 +53,7 @@ func (r *Registry) startKnown(q Request, m vmop.StartRequest, v *vm, boot config
 		return
 	}
 	def := override(&v.def, &m, boot)
-	if why := unbacked(&q.Peer, m.Define, m.Files); why != "" {
+	if why := mismatch(&q.Peer, m.Define, m.Files); why != "" {
 		r.refuse(q.From, v, vmop.ErrInvalid, why)
 		return
 	}
@@ -130,7 +130,7 @@ func (r *Registry) startDefined(q Request, m vmop.StartRequest, def config.VM) {
 		r.refuse(q.From, nil, codeOf(err), err.Error())
 		return
 	}
-	if why := unbacked(&q.Peer, m.Define, m.Files); why != "" {
+	if why := mismatch(&q.Peer, m.Define, m.Files); why != "" {
 		r.refuse(q.From, nil, vmop.ErrInvalid, why)
 		return
 	}
@@ -143,19 +143,27 @@ func (r *Registry) startDefined(q Request, m vmop.StartRequest, def config.VM) {
 	r.begin(v, def, q.From, m.Files)
 }
 
-// unbacked says which file of m comes without a descriptor. Only root may have
-// files opened by their names: they are opened by root.
-func unbacked(p *vmop.Peer, m *vmop.Definition, files []string) string {
-	if m == nil || p.UID == 0 {
-		return ""
+// fileNames are what a client can give as a descriptor.
+var fileNames = []string{"kernel", "initrd", "cdrom", "disk0", "disk1", "disk2", "disk3"}
+
+// mismatch says which file of m comes without a descriptor, or which descriptor
+// without its file. Only root may have files opened by their names: they are
+// opened by root. And what somebody may choose is decided by what the definition
+// says: a descriptor more would take the place of what it does not.
+func mismatch(p *vmop.Peer, m *vmop.Definition, files []string) string {
+	if m == nil {
+		m = &vmop.Definition{}
 	}
-	need := map[string]string{"kernel": m.Kernel, "initrd": m.Initrd, "cdrom": m.CDROM}
+	path := map[string]string{"kernel": m.Kernel, "initrd": m.Initrd, "cdrom": m.CDROM}
 	for i, d := range m.Disks {
-		need[fmt.Sprintf("disk%d", i)] = d.Path
+		path[fmt.Sprintf("disk%d", i)] = d.Path
 	}
-	for _, name := range []string{"kernel", "initrd", "cdrom", "disk0", "disk1", "disk2", "disk3"} {
-		if need[name] != "" && !slices.Contains(files, name) {
-			return fmt.Sprintf("%s %q comes without a descriptor", name, need[name])
+	for _, name := range fileNames {
+		switch given := slices.Contains(files, name); {
+		case given && path[name] == "":
+			return fmt.Sprintf("a descriptor comes for the %s, which the definition does not have", name)
+		case !given && path[name] != "" && p.UID != 0:
+			return fmt.Sprintf("%s %q comes without a descriptor", name, path[name])
 		}
 	}
 	return ""
