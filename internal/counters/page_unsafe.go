@@ -54,16 +54,18 @@ func Open(f *os.File) (*Reader, error) {
 }
 
 func mapPage(f *os.File, prot int) (*Page, error) {
+	// The seals first: nothing but memory has them, and to ask for the size of
+	// another file may take as long as whoever serves it likes (FUSE).
+	seals, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
+	if err != nil || seals&unix.F_SEAL_SHRINK == 0 {
+		return nil, fmt.Errorf("map a counter page: it is not sealed")
+	}
 	st, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("map a counter page: %w", err)
 	}
 	if st.Size() != int64(Size) {
 		return nil, fmt.Errorf("map a counter page: it has %d bytes, not %d", st.Size(), Size)
-	}
-	seals, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
-	if err != nil || seals&unix.F_SEAL_SHRINK == 0 {
-		return nil, fmt.Errorf("map a counter page: it is not sealed")
 	}
 	b, err := unix.Mmap(int(f.Fd()), 0, Size, prot, unix.MAP_SHARED)
 	if err != nil {

@@ -38,6 +38,7 @@ type guest struct {
 
 	last    *vmop.Event // how it says that it ended
 	started bool        // parent knows that it runs
+	greets  bool        // it was adopted and has still to say hello
 	eof     bool        // its connection has ended
 	exit    string      // how the process ended; "" while it lives
 	cpu     time.Duration
@@ -134,7 +135,7 @@ func (v *vmm) adopt(m imsg.Msg) {
 		return
 	}
 	proc := m.TakeFile(1)
-	g := &guest{v: v, id: r.ID, pid: r.PID, conn: conn, started: true, kill: func() { killPidfd(proc) }}
+	g := &guest{v: v, id: r.ID, pid: r.PID, conn: conn, started: true, greets: true, kill: func() { killPidfd(proc) }}
 	v.guests[r.ID] = g
 	go func() {
 		waitPidfd(proc)
@@ -181,6 +182,11 @@ func (g *guest) handle(m imsg.Msg) {
 			g.protest(err)
 			return
 		}
+		if !g.greets {
+			g.protest(errors.New("it says hello to nobody"))
+			return
+		}
+		g.greets = false
 		h.Definition.ID, h.PID = g.id, g.pid
 		g.v.Parent.Send(m.Type, uint64(g.id), h, m.TakeFiles()...)
 	default:
@@ -202,7 +208,9 @@ func (g *guest) event(e vmop.Event) {
 	case e.Kind.Gone():
 		g.last = &e
 		g.armKill()
-	case e.Kind == vmop.EventStarted && !g.started:
+	case e.Kind == vmop.EventStarted && g.started:
+		g.protest(errors.New("it started twice"))
+	case e.Kind == vmop.EventStarted:
 		g.started = true
 		if err := counters.SealWrites(g.page); err != nil {
 			g.v.Log.Warn().Err(err).Uint32("id", g.id).Msg("counter page")

@@ -107,6 +107,7 @@ func TestVMProcessCannotSpeakForAnother(t *testing.T) {
 	if e, _ := w.event(); e.ID != testID || e.PID != testPID || e.Kind != vmop.EventPaused {
 		t.Errorf("got %+v", e)
 	}
+	w.v.Loop.Post(func() { w.g.greets = true })
 	w.vm.Send(uint16(vmop.VMHello), 99, vmop.Hello{Definition: vmop.VMStartRequest{ID: 1}, PID: 1})
 	m := w.receive(w.parent, vmop.VMHello)
 	var h vmop.Hello
@@ -163,6 +164,8 @@ func TestNonsenseCostsTheProcess(t *testing.T) {
 	for name, send := range map[string]func(*imsg.Conn){
 		"unknown type": func(c *imsg.Conn) { c.Send(9999, 0, nil) },
 		"no payload":   func(c *imsg.Conn) { c.Send(uint16(vmop.VMEvent), 0, nil) },
+		"hello twice":  func(c *imsg.Conn) { c.Send(uint16(vmop.VMHello), 0, vmop.Hello{}) },
+		"start twice":  func(c *imsg.Conn) { c.Send(uint16(vmop.VMEvent), 0, vmop.Event{Kind: vmop.EventStarted}) },
 		"wrong shape":  func(c *imsg.Conn) { c.Send(uint16(vmop.VMHello), 0, "hello") },
 	} {
 		t.Run(name, func(t *testing.T) {
