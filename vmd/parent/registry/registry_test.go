@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -328,5 +329,34 @@ func TestDescriptorInPlaceOfADisk(t *testing.T) {
 		if _, ok := find[StartVM](w); !ok {
 			t.Error("not started with a kernel of the owner's")
 		}
+	}
+}
+
+// Who may make instances can still not make as many as they like.
+func TestInstancesWithoutEnd(t *testing.T) {
+	w := newWorld(t)
+	w.configure(def("p", func(d *config.VM) {
+		d.Allow = config.Allow{Owner: config.Owner{GID: 90, HasGID: true}, HasOwner: true}
+	}))
+	instance := func(who vmop.Peer, i int) Asker {
+		return w.ask(who, vmop.Start, vmop.StartRequest{VM: named(fmt.Sprintf("u%d-%d", who.UID, i)), Template: "p"})
+	}
+	for i := range maxInstances {
+		instance(user(1001, 90), i)
+		if _, ok := find[StartVM](w); !ok {
+			t.Fatalf("instance %d was not started", i)
+		}
+	}
+	w.wantCode(instance(user(1001, 90), maxInstances), vmop.ErrBusy)
+	for _, who := range []vmop.Peer{user(1002, 90), user(0)} {
+		instance(who, 0)
+		if _, ok := find[StartVM](w); !ok {
+			t.Errorf("user %d is kept from what they may", who.UID)
+		}
+	}
+	w.event("u1001-7", vmop.EventFailed) // which makes room
+	instance(user(1001, 90), maxInstances)
+	if _, ok := find[StartVM](w); !ok {
+		t.Error("there is room again, and it is not given")
 	}
 }

@@ -104,6 +104,10 @@ func (r *Registry) startInstance(q Request, m vmop.StartRequest, boot config.Boo
 		r.refuse(q.From, nil, vmop.ErrNameTaken, "an instance needs a name that no VM has")
 		return
 	}
+	if q.Peer.UID != 0 && r.madeBy(q.Peer.UID) >= maxInstances {
+		r.refuse(q.From, nil, vmop.ErrBusy, fmt.Sprintf("you have made %d VMs that are still there", maxInstances))
+		return
+	}
 	wish := m.Define
 	if wish == nil {
 		wish = &vmop.Definition{}
@@ -121,6 +125,19 @@ func (r *Registry) startInstance(q Request, m vmop.StartRequest, boot config.Boo
 		return
 	}
 	r.startDefined(q, m, def)
+}
+
+// maxInstances is how many VMs a user other than root can have made at a time:
+// what they are made of the pattern bounds, but not how many there are.
+const maxInstances = 64
+
+func (r *Registry) madeBy(uid uint32) (n int) {
+	for _, v := range r.order {
+		if v.known.User == uid {
+			n++
+		}
+	}
+	return n
 }
 
 // startDefined registers a VM that a client defined and starts it. It is gone
