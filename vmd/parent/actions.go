@@ -1,6 +1,8 @@
 package parent
 
 import (
+	"time"
+
 	"github.com/rs/zerolog"
 
 	"vmd/internal/logging"
@@ -91,11 +93,33 @@ var levels = map[registry.Level]zerolog.Level{
 
 func logLevel(verbose bool) zerolog.Level { return logging.Level(verbose) }
 
+// A VM's owner, and its process, can have it paused and unpaused all day: of one
+// VM this many lines are logged in a while, and then only errors.
+const (
+	vmLines  = 100
+	vmPeriod = 10 * time.Second
+)
+
+// logger is where a is logged.
+func (p *parent) logger(a *registry.Log) zerolog.Logger {
+	switch {
+	case a.UID != nil: // a request that was denied
+		return p.noisy
+	case a.ID == 0 || a.Level == registry.Error:
+		return p.log
+	}
+	if p.lines[a.ID] == nil {
+		p.lines[a.ID] = &zerolog.BurstSampler{Burst: vmLines, Period: vmPeriod}
+	}
+	return p.log.Sample(p.lines[a.ID])
+}
+
 func (p *parent) logAction(a registry.Log) {
-	e := p.log.WithLevel(levels[a.Level])
 	if levels[a.Level] < p.log.GetLevel() {
 		return
 	}
+	log := p.logger(&a)
+	e := log.WithLevel(levels[a.Level])
 	if a.Name != "" {
 		e = e.Str("vm", a.Name)
 	}

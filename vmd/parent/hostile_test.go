@@ -1,16 +1,22 @@
 package parent
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/rs/zerolog"
 
 	"vmd/internal/counters"
 	"vmd/internal/imsg"
+	"vmd/internal/logging"
 	"vmd/internal/privsep"
 	"vmd/internal/vmop"
 	"vmd/vmd/config"
+	"vmd/vmd/parent/registry"
 )
 
 // The number of a VM's process may be another's when somebody else answers on
@@ -246,4 +252,29 @@ func TestReloadStorm(t *testing.T) {
 		}
 	})
 	d.eventually("all is read", func() bool { return len(d.p.reading) == 0 })
+}
+
+// Who is denied something over and over, or pauses a VM over and over, does not
+// fill the log; and what is not theirs is logged all the same.
+func TestLogIsNotFilled(t *testing.T) {
+	p := fakeParent(t)
+	var log bytes.Buffer
+	p.log = zerolog.New(&log)
+	p.noisy = logging.Sampled(p.log)
+	uid := uint32(1000)
+	for range 1000 {
+		p.do(registry.Log{Level: registry.Warn, Message: "denied", ID: 1, UID: &uid})
+		p.do(registry.Log{Level: registry.Info, Message: "paused", ID: 2})
+	}
+	p.do(registry.Log{Level: registry.Error, Message: "crashed", ID: 2})
+	p.do(registry.Log{Level: registry.Info, Message: "started", ID: 3})
+	for word, most := range map[string]int{"denied": 100, "paused": 2 * vmLines, "crashed": 1, "started": 1} {
+		if n := strings.Count(log.String(), word); n == 0 || n > most {
+			t.Errorf("%q was logged %d times, want 1 to %d", word, n, most)
+		}
+	}
+	p.do(registry.Delete{ID: 2})
+	if p.lines[2] != nil {
+		t.Error("a VM that is gone is still counted")
+	}
 }

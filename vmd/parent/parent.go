@@ -62,6 +62,7 @@ type parent struct {
 	paths paths
 	ids   ids
 	log   zerolog.Logger
+	noisy zerolog.Logger // log for what clients can cause as often as they like
 	loop  *privsep.Loop
 	reg   *registry.Registry
 	spawn func(role string, verbose bool) (*process, error)
@@ -89,7 +90,8 @@ type parent struct {
 	timers  map[registry.TimerKey]*privsep.Timer
 	reading []readConfig // the first is being read
 
-	shown   map[uint32]bool // VMs that the subagent was told of
+	lines   map[uint32]*zerolog.BurstSampler // of each VM: how much is logged
+	shown   map[uint32]bool                  // VMs that the subagent was told of
 	started int64
 	changed int64 // when shown last gained or lost one
 
@@ -166,9 +168,11 @@ func newParent(o Options) *parent {
 		timers:   map[registry.TimerKey]*privsep.Timer{},
 		shown:    map[uint32]bool{},
 		adopting: map[uint32]bool{},
+		lines:    map[uint32]*zerolog.BurstSampler{},
 		started:  counters.Monotonic(),
 		prefix6:  randomPrefix(),
 	}
+	p.noisy = logging.Sampled(p.log)
 	p.host = host{openKVM: p.openKVM, openTTY: openTTY, openVM: openVM, memory: hostMemory(),
 		openSEV: sev.OpenDevice, peerOf: peerOf, unlock: mayLock}
 	return p

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmd/internal/imsg"
+	"vmd/internal/logging"
 	"vmd/internal/privsep"
 	"vmd/internal/vmop"
 )
@@ -199,6 +200,7 @@ func (p *parent) killRoles() {
 func (p *parent) setVerbose(verbose bool) {
 	p.verbose = verbose
 	p.log = p.log.Level(logLevel(verbose))
+	p.noisy = logging.Sampled(p.log)
 	for name := range p.roles {
 		p.send(name, vmop.SetLog, 0, vmop.LogRequest{Verbose: verbose})
 	}

@@ -64,6 +64,7 @@ func (p *parent) put(v vmop.VM) {
 }
 
 func (p *parent) unpublish(id uint32) {
+	delete(p.lines, id)
 	if p.shown[id] {
 		delete(p.shown, id)
 		p.changed = counters.Monotonic()

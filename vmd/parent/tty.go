@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmd/internal/imsg"
 	"vmd/vmd/config"
 )
 
@@ -73,7 +74,7 @@ func newPTY() (*tty, error) {
 // they are none.
 func adoptTTY(master, slave *os.File) *tty {
 	t := &tty{master: master, slave: slave}
-	if master != nil && slave != nil {
+	if master != nil && slave != nil && isDevice(master) {
 		if n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN); err == nil {
 			t.name = "/dev/pts/" + strconv.Itoa(n)
 			return t
@@ -81,10 +82,19 @@ func adoptTTY(master, slave *os.File) *tty {
 	}
 	for _, f := range []*os.File{master, slave} {
 		if f != nil {
-			f.Close()
+			imsg.Discard(f)
 		}
 	}
 	return nil
+}
+
+// isDevice reports whether f is a character device, without asking whoever
+// serves its file system (statx(2), AT_STATX_DONT_SYNC): a disk on FUSE would
+// have its server answer an ioctl.
+func isDevice(f *os.File) bool {
+	var st unix.Statx_t
+	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR
 }
 
 // ttyAccess is the group and mode of an owner's tty.
