@@ -3,6 +3,7 @@ package machine
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +52,7 @@ const (
 	fileBootOrder    = "bootorder"
 	waitForEver      = ^uint64(0)
 	bootHalt         = "HALT" // nothing but what is above
+	fileROMOfDevice  = "pci%04x,%04x.rom"
 	e820EntrySize    = 20
 	pathOfSlot       = "/pci@i0cf8/*@%x"
 	pathOfFirstOfBus = "/*@0/*@0,0" // target 0, logical unit 0
@@ -59,11 +61,14 @@ const (
 // loadFirmware makes the first vCPU start as a PC does after power-on: KVM has
 // left it at the reset vector, 16 bytes below 4 GiB. PCI functions get their
 // addresses from the firmware.
-func (m *Machine) loadFirmware(f boot.Image, dev BootDevice) error {
-	if err := m.mapFirmware(f); err != nil {
+func (m *Machine) loadFirmware(b *Boot) error {
+	if err := m.mapFirmware(*b.Firmware); err != nil {
 		return fmt.Errorf("firmware: %w", err)
 	}
-	m.bootDevice = dev
+	m.bootDevice = b.Device
+	if b.Device == BootNet {
+		m.netROM = b.NetROM
+	}
 	if err := m.addFirmwareParts(); err != nil {
 		return err
 	}
@@ -159,13 +164,33 @@ func (m *Machine) firmwareFiles(dev BootDevice) ([]chipset.FWCfgFile, error) {
 	if order := m.bootOrder(dev); order != "" {
 		files = append(files, chipset.FWCfgFile{Name: fileBootOrder, Data: append([]byte(order), 0)})
 	}
-	return files, nil
+	return append(files, m.netROMFiles()...), nil
+}
+
+// netROMFiles are the ROM under the names by which SeaBIOS looks for one for a
+// PCI function (SeaBIOS src/optionroms.c, init_pcirom): it copies and initialises
+// the ROM once for each, and then boots with that of the function in
+// fileBootOrder.
+func (m *Machine) netROMFiles() (files []chipset.FWCfgFile) {
+	if m.netROM == nil {
+		return nil
+	}
+	var names []string
+	m.pci.Functions(func(slot int, f *pci.Function) {
+		if slot >= pci.SlotNIC && slot < pci.SlotRNG {
+			names = append(names, fmt.Sprintf(fileROMOfDevice, f.ID().Vendor, f.ID().Device))
+		}
+	})
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		files = append(files, chipset.FWCfgFile{Name: name, Data: m.netROM})
+	}
+	return files
 }
 
 // bootOrder is the content of fileBootOrder: the path of the one device and
-// HALT, one a line; HALT alone where there is no such device. It is empty where
-// firmware is to choose. Booting from the network is the kernel's loader's
-// affair, so that firmware only halts.
+// HALT, one a line; HALT alone where there is no such device, or no ROM to boot
+// from the network with. It is empty where firmware is to choose.
 func (m *Machine) bootOrder(dev BootDevice) string {
 	if dev == BootAny {
 		return ""
@@ -173,7 +198,11 @@ func (m *Machine) bootOrder(dev BootDevice) string {
 	first := map[BootDevice]struct{ slot, end int }{
 		BootDisk: {pci.SlotDisk, pci.SlotNIC},
 		BootCD:   {pci.SlotCD, pci.SlotCD + 1},
+		BootNet:  {pci.SlotNIC, pci.SlotRNG},
 	}[dev]
+	if dev == BootNet && m.netROM == nil {
+		return bootHalt
+	}
 	found := -1
 	m.pci.Functions(func(slot int, _ *pci.Function) {
 		if found < 0 && slot >= first.slot && slot < first.end {

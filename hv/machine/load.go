@@ -22,9 +22,11 @@ type Boot struct {
 	NetMAC *[6]byte
 
 	// Firmware is started instead of a kernel if it is not nil. Device is what
-	// it is to boot from.
+	// it is to boot from; for BootNet it needs NetROM, as boot.NetROM returns
+	// it.
 	Firmware *boot.Image
 	Device   BootDevice
+	NetROM   []byte
 }
 
 // Load puts a kernel and the firmware tables into the guest's memory and makes
@@ -41,7 +43,7 @@ func (m *Machine) Load(b Boot) error {
 		return err
 	}
 	if b.Firmware != nil {
-		return m.loadFirmware(*b.Firmware, b.Device)
+		return m.loadFirmware(&b)
 	}
 	rsdp, err := m.putTables()
 	if err != nil {

@@ -88,6 +88,7 @@ type Machine struct {
 	pci     *pci.Bus
 	windows pci.Windows
 	rom     []byte           // firmware as the guest sees it; nil for a kernel
+	netROM  []byte           // what it boots from the network with; nil for none
 	cpuid   []kvm.CPUIDEntry // what KVM offers; nil once started
 	timer   bool             // KVM_CAP_TSC_DEADLINE_TIMER
 

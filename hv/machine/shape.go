@@ -21,6 +21,10 @@ type shape struct {
 	PhysBits int         `cbor:"7,keyasint"` // where the PCI window ends
 	TSCKHz   int         `cbor:"8,keyasint"`
 	CPUID    []cpuidLeaf `cbor:"9,keyasint"` // of the first vCPU
+
+	// NetROM is what firmware boots from the network with. It travels because
+	// firmware may be reading it, and the receiver's may be another.
+	NetROM []byte `cbor:"10,keyasint,omitempty"`
 }
 
 // cpuidLeaf is kvm.CPUIDEntry in a stream.
@@ -41,6 +45,7 @@ func (m *Machine) shape() shape {
 	s := shape{
 		Version: Version, Memory: m.cfg.Memory, CPUs: m.cfg.CPUs, UUID: m.cfg.UUID,
 		ROM: uint32(len(m.rom)), Device: m.bootDevice, PhysBits: m.physBits, TSCKHz: m.tscKHz,
+		NetROM: m.netROM,
 	}
 	for _, e := range m.vcpus[0].cpuid {
 		s.CPUID = append(s.CPUID, cpuidLeaf{
@@ -75,10 +80,17 @@ func (m *Machine) fits(s *shape) error {
 		return fmt.Errorf("%d bytes of firmware", s.ROM)
 	case s.Device > BootNet:
 		return fmt.Errorf("boot device %d", s.Device)
+	case s.NetROM != nil && !s.hasNetROM():
+		return fmt.Errorf("network boot ROM of %d bytes", len(s.NetROM))
 	case s.PhysBits > m.physBits:
 		return fmt.Errorf("guest was told of %d address bits, this host has %d", s.PhysBits, m.physBits)
 	}
 	return offers(m.cpuid, s.cpuid(), cpuTopology{count: s.CPUs, tscKHz: s.TSCKHz, deadline: m.timer})
+}
+
+// hasNetROM says whether the ROM is one to be booted from, and could be.
+func (s *shape) hasNetROM() bool {
+	return s.Device == BootNet && s.ROM != 0 && boot.CheckNetROM(s.NetROM) == nil
 }
 
 // tscTolerance is how far two rates may differ, in millionths, and be taken for
@@ -106,7 +118,7 @@ func (m *Machine) become(s *shape) error {
 			return fmt.Errorf("vCPU %d: %w", v.id, err)
 		}
 	}
-	m.tscKHz, m.bootDevice = s.TSCKHz, s.Device
+	m.tscKHz, m.bootDevice, m.netROM = s.TSCKHz, s.Device, s.NetROM
 	m.physBits = s.PhysBits
 	if s.ROM == 0 {
 		return nil
