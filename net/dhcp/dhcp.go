@@ -7,7 +7,8 @@
 // Where vmd(8) of OpenBSD does otherwise: renewals are answered; a refusal is a
 // plain NAK; DECLINE and RELEASE have no answer; INFORM has one; answers come
 // from the address of the host's interface; only a guest that boots from the
-// network is told a file; the host name is always sent; a guest that asks for
+// network is told a file, and firmware that does is not: it would ask for it, and
+// there is no server here that has it; the host name is always sent; a guest that asks for
 // broadcast gets it.
 package dhcp
 
@@ -54,7 +55,7 @@ type Config struct {
 	GuestMAC, HostMAC [6]byte
 	Guest, Host       [4]byte
 	HostName          string    // "" or longer than MaxHostName: none is sent
-	NetBoot           bool      // tell the boot file
+	NetBoot           bool      // tell the boot file, but to no PXE client
 	DNS               [][4]byte // name servers, of which MaxDNS are told; none: Host
 }
 
@@ -128,7 +129,7 @@ func (c *Config) appendMessage(b []byte, r *request, a answer) []byte {
 	if a.kind != msgNAK {
 		copy(b[offCIAddr:], r.ciaddr[:])
 		copy(b[offSIAddr:], c.Host[:])
-		if c.NetBoot {
+		if c.NetBoot && !r.pxe {
 			copy(b[offFile:], bootFile)
 		}
 	}

@@ -46,6 +46,8 @@ func options(opts ...[]byte) []byte {
 
 func kind(k byte) []byte { return []byte{optMessageType, 1, k} }
 
+func class(s string) []byte { return append([]byte{optClassID, byte(len(s))}, s...) }
+
 func requestedIP(a ...byte) []byte { return append([]byte{optRequestedIP, 4}, a...) }
 
 // from is a broadcast of the guest's.
@@ -291,6 +293,12 @@ func TestBootFile(t *testing.T) {
 		{from(nil), "auto_install"},
 		{from(options(kind(msgDiscover))), "auto_install"},
 		{from(options(kind(msgRequest), requestedIP(1, 2, 3, 4))), ""},
+		{from(options(kind(msgDiscover), class("PXEClient:Arch:00000:UNDI:002001"))), ""},
+		{from(options(kind(msgRequest), class("PXEClient"))), ""},
+		{from(options(class("PXEClient"))), ""}, // BOOTP
+		{from(options(kind(msgDiscover), class("PXEClien"))), "auto_install"},
+		{from(options(kind(msgDiscover), class(""))), "auto_install"},
+		{from(options(kind(msgDiscover), class("OpenBSD PXEClient"))), "auto_install"},
 	} {
 		b, _ := c.AppendReply(nil, tt.m.frame(), false)
 		if got := received(t, b).file; got != tt.want {

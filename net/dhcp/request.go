@@ -19,6 +19,7 @@ type request struct {
 	ciaddr    [4]byte
 	requested [4]byte
 	broadcast bool // the guest cannot receive unicast yet
+	pxe       bool // it is firmware, to be told where a program is
 }
 
 // parse checks frame f against the addresses of c and makes a request of it. It
@@ -58,7 +59,7 @@ func (c *Config) parseMessage(m []byte) (request, bool) {
 	return r, true
 }
 
-// options reads the two options that matter out of b. It stops where b does not
+// options reads the three options that matter out of b. It stops where b does not
 // look like options any more.
 func (r *request) options(b []byte) {
 	if len(b) < len(cookie) || [4]byte(b) != cookie {
@@ -79,6 +80,8 @@ func (r *request) options(b []byte) {
 			r.kind = value[0]
 		case b[0] == optRequestedIP && len(value) == 4:
 			r.requested = [4]byte(value)
+		case b[0] == optClassID && len(value) >= len(pxeClient) && string(value[:len(pxeClient)]) == pxeClient:
+			r.pxe = true
 		}
 		b = b[2+len(value):]
 	}

@@ -47,8 +47,13 @@ const (
 	optLeaseTime   = 51
 	optMessageType = 53
 	optServerID    = 54
+	optClassID     = 60
 	optEnd         = 255
 )
+
+// pxeClient begins the class of a client that is firmware (PXE 2.1, options
+// of a DHCPDISCOVER; RFC 2132, 9.13).
+const pxeClient = "PXEClient"
 
 // Message types (RFC 2132, 9.6). No type is plain BOOTP.
 const (
