@@ -39,4 +39,5 @@ const (
 	ErrSEV           Code = 28 // sev
 	ErrSend          Code = 29 // send
 	ErrStream        Code = 30 // stream
+	ErrNoBootROM     Code = 31 // no-boot-rom
 )

@@ -39,11 +39,12 @@ func _() {
 	_ = x[ErrSEV-28]
 	_ = x[ErrSend-29]
 	_ = x[ErrStream-30]
+	_ = x[ErrNoBootROM-31]
 }
 
-const _Code_name = "okpermissionnot-foundrunningnot-runningstoppinginvalidno-firmwarekerneldiskdisk-lockedcdromtemplateinstancename-takensharedmemoryhypervisornetworktoo-oftenconfigtimeoutunsupportedcrashedunavailablebusynothing-to-bootinternalsevsendstream"
+const _Code_name = "okpermissionnot-foundrunningnot-runningstoppinginvalidno-firmwarekerneldiskdisk-lockedcdromtemplateinstancename-takensharedmemoryhypervisornetworktoo-oftenconfigtimeoutunsupportedcrashedunavailablebusynothing-to-bootinternalsevsendstreamno-boot-rom"
 
-var _Code_index = [...]uint8{0, 2, 12, 21, 28, 39, 47, 54, 65, 71, 75, 86, 91, 99, 107, 117, 123, 129, 139, 146, 155, 161, 168, 179, 186, 197, 201, 216, 224, 227, 231, 237}
+var _Code_index = [...]uint8{0, 2, 12, 21, 28, 39, 47, 54, 65, 71, 75, 86, 91, 99, 107, 117, 123, 129, 139, 146, 155, 161, 168, 179, 186, 197, 201, 216, 224, 227, 231, 237, 248}
 
 func (i Code) String() string {
 	idx := int(i) - 0

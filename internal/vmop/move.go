@@ -38,6 +38,9 @@ type Guest struct {
 
 	// Transitional: its virtio devices are those of virtio 0.9, too.
 	Transitional bool `cbor:"15,keyasint,omitempty"`
+
+	// NetBoot: firmware booted it from the network, and will the next time.
+	NetBoot bool `cbor:"16,keyasint,omitempty"`
 }
 
 // GuestDisk is a disk of a Guest.

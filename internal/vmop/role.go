@@ -150,7 +150,8 @@ type LinkResult struct {
 // Files names the descriptors that come with it, in order: "kvm", "tty" (pty
 // master), "ttyslave", "listen" (where a later vmm finds the process),
 // "cgroup" (vmm only), "counters" (from vmm to the VM process), "kernel" or
-// else "firmware", "initrd", "cdrom", "diskN" with its bases "diskN.1"…, "tapN"
+// else "firmware", "netrom" (with which firmware boots from the
+// network), "initrd", "cdrom", "diskN" with its bases "diskN.1"…, "tapN"
 // with its further queues "tapN.1"…, and for each queue, where the kernel may
 // move the frames, a /dev/vhost-net: "vhostN", "vhostN.1"….
 type VMStartRequest struct {

@@ -129,6 +129,7 @@ var reasons = map[vmop.Code]string{
 	vmop.ErrSEV:           "SEV is not available",
 	vmop.ErrSend:          "The VM was not sent",
 	vmop.ErrStream:        "The stream cannot be used",
+	vmop.ErrNoBootROM:     "Cannot boot from the network",
 }
 
 // reason is err as the end of a message. For an answer of vmd it is the words

@@ -25,6 +25,7 @@ func (e *dialError) Unwrap() error { return e.err }
 // for the words at the very end of what vmctl says there is none.
 var hints = map[vmop.Code]string{
 	vmop.ErrNoFirmware: "install SeaBIOS, or give a kernel with -b",
+	vmop.ErrNoBootROM:  "install iPXE's ROMs for QEMU on the host, or give a kernel with -b",
 	vmop.ErrDiskLocked: "see vmctl status -v for who has it",
 	vmop.ErrTimeout:    "vmctl stop -f does not wait for the guest",
 	vmop.ErrTooOften:   "see vmctl status -v for how the last run ended",

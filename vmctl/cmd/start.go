@@ -248,6 +248,8 @@ func (o *startOptions) defines() bool {
 	return o.cdrom != "" || o.memory != 0 || o.nicCount != 0 || len(o.disks)+len(o.nics) > 0
 }
 
+func (o *startOptions) hasNIC() bool { return o.nicCount != 0 || len(o.nics) > 0 }
+
 // check looks at what vmctl itself can know about the VM that o defines.
 func (o *startOptions) check(t *tool, ref vmop.Ref) error {
 	if ref.Name != "" {
@@ -260,14 +262,14 @@ func (o *startOptions) check(t *tool, ref vmop.Ref) error {
 	}
 	if len(o.disks) == 0 && o.kernel == "" {
 		t.warn("starting without disks")
-		if o.cdrom == "" {
+		if o.cdrom == "" && (o.bootDevice != "net" || !o.hasNIC()) {
 			return failf("no kernel or disk/cdrom specified")
 		}
 	}
 	if max(o.nicCount, len(o.nics)) > maxNICs {
 		return failf("too many network interfaces")
 	}
-	if o.nicCount == 0 && len(o.nics) == 0 && o.kernel == "" {
+	if !o.hasNIC() && o.kernel == "" {
 		t.warn("starting without network interfaces")
 	}
 	return nil

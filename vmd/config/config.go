@@ -150,7 +150,7 @@ const (
 	BootAuto BootDevice = iota // firmware's own order
 	BootDisk
 	BootCDROM
-	BootNet // a kernel given with boot, as if it came from the network
+	BootNet // the first interface; a kernel given with boot: as if it came from there
 )
 
 var bootDevices = [...]string{"", "disk", "cdrom", "net"}

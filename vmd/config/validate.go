@@ -9,7 +9,8 @@ import (
 	"vmd/internal/scaled"
 )
 
-// ErrNothingToBoot is Validate's for a VM without kernel, disk and CD.
+// ErrNothingToBoot is Validate's for a VM without kernel, disk and CD, and that
+// does not boot from the network.
 var ErrNothingToBoot = errors.New("there is no boot image, disk or cdrom")
 
 // CheckName checks the name of a VM: 1 to MaxName bytes, letters, digits, ".",
@@ -100,6 +101,10 @@ func (v *VM) checkCounts() error {
 	return nil
 }
 
+// NetBoot says whether the VM is to boot from the network by an interface of its
+// own, and not only as if.
+func (v *VM) NetBoot() bool { return v.Boot == "" && v.BootDevice == BootNet && len(v.NICs) > 0 }
+
 // checkImages checks what the VM boots from and reads.
 func (v *VM) checkImages() error {
 	for i, d := range v.Disks {
@@ -121,7 +126,7 @@ func (v *VM) checkImages() error {
 		}
 	}
 	switch {
-	case v.Boot == "" && len(v.Disks) == 0 && v.CDROM == "":
+	case v.Boot == "" && len(v.Disks) == 0 && v.CDROM == "" && !v.NetBoot():
 		return ErrNothingToBoot
 	case v.Boot == "" && v.Initrd != "":
 		return errors.New("initrd needs boot: firmware loads no initrd")

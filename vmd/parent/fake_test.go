@@ -106,7 +106,7 @@ func newDaemon(t *testing.T, vms []config.VM, edits ...func(*parent)) *daemon {
 			fd, err := unix.PidfdOpen(pid, 0)
 			return os.NewFile(uintptr(fd), "process"), err
 		},
-		memory: 1 << 30,
+		memory: 1 << 30, firmware: firmware, netROMs: netROMs,
 		peerOf: d.peerOf,
 	}
 	for _, e := range edits {

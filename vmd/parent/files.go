@@ -44,6 +44,14 @@ var firmware = []string{
 	"/usr/share/seabios/bios.bin",
 }
 
+// netROMs is where distributions put iPXE's ROM for virtio interfaces.
+var netROMs = []string{
+	"/usr/lib/ipxe/qemu/pxe-virtio.rom",   // Debian
+	"/usr/share/ipxe/qemu/pxe-virtio.rom", // Fedora
+	"/usr/share/ipxe/1af41000.rom",        // before it
+	"/usr/share/qemu/pxe-virtio.rom",      // with QEMU itself
+}
+
 // kind is what a file is for, and so what it must be.
 type kind struct {
 	what  string    // as vm.conf calls it
@@ -61,6 +69,7 @@ var (
 	initrdFile = kind{what: "initrd", code: vmop.ErrKernel}
 	cdromFile  = kind{what: "cdrom", code: vmop.ErrCDROM, block: true, links: true}
 	diskFile   = kind{what: "disk", code: vmop.ErrDisk, write: true, block: true}
+	netROMFile = kind{what: "network boot ROM", code: vmop.ErrNoBootROM, links: true}
 )
 
 // open opens a file that the configuration names: root wrote it, so it is
@@ -147,14 +156,27 @@ func (k *kind) lock(f *os.File, path string) error {
 	return nil
 }
 
-// openFirmware opens the host's firmware.
-func openFirmware() (*os.File, error) {
-	for _, path := range firmware {
+// openFirmware opens the host's firmware, which is at one of the paths.
+func openFirmware(paths []string) (*os.File, error) {
+	for _, path := range paths {
 		if f, err := os.Open(path); err == nil {
 			return f, nil
 		}
 	}
-	return nil, code(vmop.ErrNoFirmware, "there is no firmware at %s: install the package seabios", firmware[0])
+	return nil, code(vmop.ErrNoFirmware, "there is no firmware at %s: install the package seabios", paths[0])
+}
+
+// openNetROM opens the host's ROM to boot from the network with, which is at one
+// of the paths.
+func openNetROM(paths []string) (*os.File, error) {
+	for _, path := range paths {
+		f, err := netROMFile.open(path)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return f, err
+		}
+	}
+	return nil, code(vmop.ErrNoBootROM, "boot device net needs a network boot ROM: there is none at %s: "+
+		"install the package ipxe-qemu (Debian) or ipxe-roms-qemu (Fedora)", paths[0])
 }
 
 // image is what can be told of a disk from outside.

@@ -77,8 +77,11 @@ func (p *parent) event(e vmop.Event, m *imsg.Msg) {
 		ev.Started = r.started()
 	case e.Kind.Gone():
 		ev.Totals = r.totals(e.CPU)
-		if e.Code == vmop.ErrKernel { // the process has no names of files
+		switch { // the process has no names of files
+		case e.Code == vmop.ErrKernel:
 			ev.Detail = fmt.Sprintf("boot %q: %s", r.def.Boot, e.Detail)
+		case e.Code == vmop.ErrNoBootROM && r.netROM != "":
+			ev.Detail = fmt.Sprintf("network boot ROM %q: %s", r.netROM, e.Detail)
 		}
 	}
 	p.step(ev)

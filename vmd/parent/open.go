@@ -28,6 +28,7 @@ type opener struct {
 	images  map[string]image // all, by path
 	known   map[string]image // those that were opened by their paths
 	devices []uint64
+	netROM  string // path of that ROM, if there is one
 	raw     rawDisks
 	made    []string // images
 	warn    []string
@@ -91,20 +92,44 @@ func encryptionOf(def *config.VM) sev.Kind {
 	return sev.None
 }
 
-// openBoot opens the kernel and its initrd, or the firmware.
+// openBoot opens the kernel and its initrd, or the firmware, and the ROM to boot
+// from the network with. A boot file may be firmware too: into it only the VM
+// process looks, which says so if there is no ROM for it.
 func (o *opener) openBoot() error {
 	d := &o.run.def
 	if o.run.guest != nil {
 		return nil // it has booted
 	}
-	if d.Boot == "" && o.run.given["kernel"] == nil {
-		f, err := openFirmware()
-		if err != nil {
-			return err
-		}
-		o.add("firmware", f)
-		return nil
+	firmware := d.Boot == "" && o.run.given["kernel"] == nil
+	open := o.openKernel
+	if firmware {
+		open = o.openFirmware
 	}
+	if err := open(); err != nil || d.BootDevice != config.BootNet || len(d.NICs) == 0 {
+		return err
+	}
+	f, err := openNetROM(o.p.netROMs)
+	switch {
+	case err == nil:
+		o.netROM = f.Name()
+		o.add("netrom", f)
+	case firmware:
+		return err
+	}
+	return nil
+}
+
+func (o *opener) openFirmware() error {
+	f, err := openFirmware(o.p.firmware)
+	if err != nil {
+		return err
+	}
+	o.add("firmware", f)
+	return nil
+}
+
+func (o *opener) openKernel() error {
+	d := &o.run.def
 	if err := o.openOne("kernel", d.Boot, kernelFile); err != nil {
 		return err
 	}

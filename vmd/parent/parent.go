@@ -116,6 +116,8 @@ type host struct {
 	peerOf  func(conn *os.File, path string) (vmop.Peer, error)
 	unlock  func(pid int) error // lets a process and its children hold memory in place
 	memory  uint64              // bytes
+
+	firmware, netROMs []string // paths where they may be
 }
 
 // Run is the daemon. It returns when all guests have ended after SIGTERM, or
@@ -174,7 +176,7 @@ func newParent(o Options) *parent {
 	}
 	p.noisy = logging.Sampled(p.log)
 	p.host = host{openKVM: p.openKVM, openTTY: openTTY, openVM: openVM, memory: hostMemory(),
-		openSEV: sev.OpenDevice, peerOf: peerOf, unlock: mayLock}
+		openSEV: sev.OpenDevice, peerOf: peerOf, unlock: mayLock, firmware: firmware, netROMs: netROMs}
 	return p
 }
 

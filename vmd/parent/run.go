@@ -33,6 +33,7 @@ type run struct {
 	images map[string]image // what its disks are, by path
 	files  []named          // for the VM process; none any more once it has them
 	guest  *vmop.Guest      // to be received, instead of a start
+	netROM string           // path of the ROM that it has to boot from the network with
 	made   []string         // images that were made for it: to go if it does not come
 	disks  []vmop.DiskArg
 	nics   []nic
@@ -106,7 +107,7 @@ func (p *parent) keep(r *run, files map[string]*os.File, names []string) {
 // opened goes on with a start once its files are open.
 func (p *parent) opened(r *run, o *opener, err error) {
 	r.files, r.disks, r.tty, r.group = append(r.files, o.files...), o.disks, o.tty, o.group
-	r.images, r.made = o.images, o.made
+	r.images, r.made, r.netROM = o.images, o.made, o.netROM
 	for path, im := range o.known {
 		p.images[path] = im
 	}

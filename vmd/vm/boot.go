@@ -28,7 +28,7 @@ func (v *vm) load() error {
 		return &coded{sevCode(err, code), err}
 	}
 	v.logLaunch()
-	for _, n := range []string{"kernel", "initrd", "firmware", "sev"} {
+	for _, n := range []string{"kernel", "initrd", "firmware", "netrom", "sev"} {
 		if f := v.files.take(n); f != nil {
 			f.Close()
 		}
@@ -48,24 +48,45 @@ func (v *vm) whatToBoot() (b machine.Boot, code vmop.Code, err error) {
 	if b.Initrd, err = v.image("initrd"); err != nil {
 		return b, 0, err
 	}
+	net := b.Device == machine.BootNet && len(v.spec.NICs) > 0
+	code = vmop.ErrKernel
 	switch {
 	case kernel == nil:
+		code = vmop.ErrNoFirmware
 		if b.Firmware, err = v.image("firmware"); err == nil && b.Firmware == nil {
-			err = &coded{vmop.ErrNoFirmware, errors.New("neither a kernel nor firmware was given")}
+			err = &coded{code, errors.New("neither a kernel nor firmware was given")}
 		}
-		return b, vmop.ErrNoFirmware, err
 	case boot.IsFirmware(*kernel):
 		if b.Initrd != nil || b.Cmdline != "" {
-			return b, 0, &coded{vmop.ErrKernel, errors.New("the boot file is no kernel but firmware, which takes no initrd and no cmdline")}
+			return b, 0, &coded{code, errors.New("the boot file is no kernel but firmware, which takes no initrd and no cmdline")}
 		}
 		b.Firmware = kernel
-		return b, vmop.ErrKernel, nil
+	default:
+		b.Kernel = *kernel
+		if net {
+			b.NetMAC = &v.spec.NICs[0].MAC // an installer then believes it was netbooted
+		}
 	}
-	b.Kernel = *kernel
-	if b.Device == machine.BootNet && len(v.spec.NICs) > 0 {
-		b.NetMAC = &v.spec.NICs[0].MAC // an installer then believes it was netbooted
+	if err == nil && net && b.Firmware != nil {
+		b.NetROM, err = v.netROM()
 	}
-	return b, vmop.ErrKernel, nil
+	return b, code, err
+}
+
+// netROM is what firmware boots from the network with.
+func (v *vm) netROM() ([]byte, error) {
+	file, err := v.image("netrom")
+	if err != nil {
+		return nil, err
+	}
+	if file == nil {
+		return nil, &coded{vmop.ErrNoBootROM, errors.New("boot device net needs a network boot ROM, and the host has none")}
+	}
+	b, err := boot.NetROM(*file)
+	if err != nil {
+		return nil, &coded{vmop.ErrNoBootROM, err}
+	}
+	return b, nil
 }
 
 // image is the file called name as something to load; nil if there is none.

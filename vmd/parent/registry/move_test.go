@@ -429,6 +429,7 @@ func TestReceiveRefused(t *testing.T) {
 			}
 		}), nil, vmop.ErrInvalid, "interfaces"},
 		{"nothing to boot", "new", edit(func(g *vmop.Guest) { g.Kernel, g.Disks = "", nil }), nil, vmop.ErrNothingToBoot, ""},
+		{"no network to boot from", "new", edit(func(g *vmop.Guest) { g.Kernel, g.Disks, g.NICs, g.NetBoot = "", nil, nil, true }), nil, vmop.ErrNothingToBoot, ""},
 		{"address of another", "new", edit(func(g *vmop.Guest) { g.NICs[0].MAC = [6]byte{2, 1, 1, 1, 1, 1} }), nil, vmop.ErrShared, "address 02:01:01:01:01:01 of the guest is that of busy"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -450,6 +451,28 @@ func TestReceiveRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A guest without disk that booted from the network does so at the next start,
+// too; and its reset ends it there as it would have here.
+func TestReceiveOfNetBoot(t *testing.T) {
+	w, _ := sendingWorld(t, func(d *config.VM) {
+		d.Boot, d.Disks, d.BootDevice, d.NICs = "", nil, config.BootNet, make([]config.NIC, 1)
+	})
+	g := need[SendVM](w).Guest
+	if !g.NetBoot {
+		t.Fatalf("sent as %+v", g)
+	}
+	g.NICs[0].Queues, g.NICs[0].MAC = 1, [6]byte{2, 9, 9, 9, 9, 9}
+	w = newWorld(t)
+	a := w.receive("y", g)
+	if s := need[StartVM](w); !s.Def.NetBoot() || s.Receive == nil {
+		t.Errorf("received as %+v", s.Def)
+	}
+	w.event("y", vmop.EventStarted)
+	w.wantCode(a, vmop.OK)
+	w.event("y", vmop.EventReset)
+	forbid[StartVM](w)
 }
 
 func TestReceiveIsRoots(t *testing.T) {

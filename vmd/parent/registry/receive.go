@@ -187,6 +187,9 @@ func definitionOf(g *vmop.Guest) config.VM {
 		Boot: g.Kernel, Initrd: g.Initrd, Cmdline: g.Cmdline, CDROM: g.CDROM,
 		Transitional: g.Transitional,
 	}
+	if g.NetBoot {
+		d.BootDevice = config.BootNet
+	}
 	for _, disk := range g.Disks {
 		d.Disks = append(d.Disks, config.Disk{Path: disk.Path})
 	}

@@ -64,7 +64,7 @@ func (k *Known) guest(def *config.VM) vmop.Guest {
 	g := vmop.Guest{
 		Name: def.Name, UUID: k.uuid(def), MemoryBytes: def.MemoryBytes, CPUs: def.CPUs, OSType: def.OS,
 		Kernel: def.Boot, Initrd: def.Initrd, Cmdline: def.Cmdline, CDROM: def.CDROM,
-		Transitional: def.Transitional,
+		Transitional: def.Transitional, NetBoot: def.NetBoot(),
 	}
 	for _, d := range def.Disks {
 		g.Disks = append(g.Disks, vmop.GuestDisk{Path: d.Path})
