@@ -29,9 +29,16 @@ func (k *completer) complete(words []string) []candidate {
 	last := words[len(words)-1]
 	words = words[:len(words)-1]
 	for len(words) > 0 && strings.HasPrefix(words[0], "-") {
-		words = words[1:] // an option before the command; it has no argument
+		switch valued := words[0] == "--snmp-config" || isHosts(words[0]); {
+		case !valued:
+			words = words[1:]
+		case len(words) == 1:
+			return globalValue(words[0])
+		default:
+			words = words[2:]
+		}
 	}
-	if len(words) == 0 {
+	if len(words) == 0 || words[0] == "help" && len(words) == 1 {
 		return k.commands(last)
 	}
 	name, err := resolve(k.root, words[0])
@@ -45,8 +52,22 @@ func (k *completer) complete(words []string) []candidate {
 	return k.argument(c, words[1:], last)
 }
 
+// isHosts reports whether w is one of the options in front of the command that
+// ends with an H: then its value is the next word.
+func isHosts(w string) bool {
+	return !strings.HasPrefix(w, "--") && strings.HasSuffix(w, "H") && strings.Trim(w, "-vH") == ""
+}
+
+// globalValue completes the value of an option before the command.
+func globalValue(option string) []candidate {
+	if isHosts(option) {
+		return nil // a host's name
+	}
+	return files
+}
+
 func (k *completer) commands(prefix string) []candidate {
-	var all []candidate
+	all := []candidate{{"help", "list the commands, or the options of one"}}
 	for _, c := range k.root.Commands() {
 		all = append(all, candidate{c.Name(), c.Short})
 	}
@@ -108,13 +129,14 @@ func options(c *cobra.Command) []candidate {
 		return nil
 	}
 	c.Flags().VisitAll(func(f *pflag.Flag) {
+		about := strings.ReplaceAll(f.Usage, "`", "")
 		switch {
 		case f.Hidden:
 		case f.Shorthand != "":
-			all = append(all, candidate{word: "-" + f.Shorthand, about: f.Name})
+			all = append(all, candidate{"-" + f.Shorthand, about})
 			fallthrough
 		default:
-			all = append(all, candidate{word: "--" + f.Name})
+			all = append(all, candidate{"--" + f.Name, about})
 		}
 	})
 	return all

@@ -20,7 +20,15 @@ func TestComplete(t *testing.T) {
 	for _, tt := range []struct{ words, want string }{
 		{"co", "completion console"},
 		{"-v st", "start stats status stop"},
-		{"", "completion console create load log pause receive reload reset restart send show start stats status stop unpause wait"},
+		{"-H a,b st", "start stats status stop"},
+		{"-vH a --snmp-config x --json st", "start stats status stop"},
+		{"-H st", ""},
+		{"-H", ""},
+		{"--snmp-config ", ":files"},
+		{"help re", "receive reload reset restart"},
+		{"help stop ", ""},
+		{"h", "help"},
+		{"", "help completion console create load log pause receive reload reset restart send show start stats status stop unpause wait"},
 		{"nosuch ", ""},
 		{"re x", ""}, // ambiguous
 		{"stop w", "web"},
