@@ -60,6 +60,13 @@ type GuestNIC struct {
 	Queues int     `cbor:"5,keyasint"` // pairs
 }
 
+// MaxSerial is how long the serial number of a disk can be (virtio 1.3, 5.2.6).
+const MaxSerial = 20
+
+// MaxQueues is how many pairs of queues the interfaces of a VM have together:
+// each is a handful of descriptors, which go to the VM's process in one message.
+const MaxQueues = 8
+
 // Words are what comes back on the stream sockets of Send and Receive, each of
 // WordLen bytes. First WordLoaded: the receiver has everything up to the end of
 // the stream but its last section, Go, and could run the guest. Once it has that,

@@ -45,7 +45,7 @@ func text(err error) string {
 	return err.Error()
 }
 
-// The rows of vmctl.md 16.3.
+// Sizes as OpenBSD's vmctl reads them (scan_scaled(3)).
 func TestParseSize(t *testing.T) {
 	for _, tt := range []struct {
 		word string
@@ -83,7 +83,7 @@ func TestParseSize(t *testing.T) {
 // magicBytes begin every qcow2 file.
 const magicBytes = "QFI\xfb"
 
-// vmctl.md 2.6: the first rule that decides wins.
+// The first rule that decides wins: the prefix, the suffix, what the file is.
 func TestDiskFormat(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, head string) string {

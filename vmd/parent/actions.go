@@ -5,7 +5,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"vmd/internal/logging"
 	"vmd/internal/vmop"
 	"vmd/vmd/parent/registry"
 )
@@ -90,8 +89,6 @@ var levels = map[registry.Level]zerolog.Level{
 	registry.Debug: zerolog.DebugLevel, registry.Info: zerolog.InfoLevel,
 	registry.Warn: zerolog.WarnLevel, registry.Error: zerolog.ErrorLevel,
 }
-
-func logLevel(verbose bool) zerolog.Level { return logging.Level(verbose) }
 
 // A VM's owner, and its process, can have it paused and unpaused all day: of one
 // VM this many lines are logged in a while, and then only errors.

@@ -3,7 +3,6 @@ package parent
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -75,19 +74,4 @@ func openBase(name, path string) (*os.File, string, error) {
 		return nil, "", &coded{vmop.ErrDisk, fmt.Errorf("base image %q of disk %q: %w", real, path, err)}
 	}
 	return f, real, nil
-}
-
-// imageHeader reads the header of the qcow2 image in f.
-func imageHeader(f *os.File) (qcow2.Header, error) {
-	st, err := f.Stat()
-	if err != nil {
-		return qcow2.Header{}, err
-	}
-	size := st.Size()
-	if st.Mode().Type() == fs.ModeDevice {
-		if size, err = f.Seek(0, 2); err != nil {
-			return qcow2.Header{}, err
-		}
-	}
-	return qcow2.Info(f, size)
 }

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vmd/hv/disk/qcow2"
 	"vmd/internal/vmop"
 	"vmd/vmd/config"
 )
@@ -21,6 +20,7 @@ type coded struct {
 }
 
 func (c *coded) Error() string { return c.err.Error() }
+
 func (c *coded) Unwrap() error { return c.err }
 
 func code(c vmop.Code, format string, args ...any) error {
@@ -177,52 +177,6 @@ func openNetROM(paths []string) (*os.File, error) {
 	}
 	return nil, code(vmop.ErrNoBootROM, "boot device net needs a network boot ROM: there is none at %s: "+
 		"install the package ipxe-qemu (Debian) or ipxe-roms-qemu (Fedora)", paths[0])
-}
-
-// image is what can be told of a disk from outside.
-type image struct {
-	format     string // "raw", "qcow2", "block"
-	size, used int64  // bytes; -1 where unknown
-	dev        uint64 // of the file system, or the device itself
-	id         fileID
-}
-
-// inspect looks at an open image. want is what its definition says.
-func inspect(f *os.File, want config.Format) (image, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return image{}, err
-	}
-	im := image{format: "raw", size: st.Size, used: st.Blocks * 512, dev: st.Dev, id: identify(f)}
-	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		n, err := f.Seek(0, 2)
-		if err != nil {
-			return image{}, err
-		}
-		im.format, im.size, im.used, im.dev = "block", n, n, st.Rdev
-	}
-	head := make([]byte, 32)
-	n, _ := f.ReadAt(head, 0)
-	found := n >= 4 && qcow2.Detect(head[:n])
-	switch {
-	case want == config.FormatQcow2 && !found:
-		return image{}, errors.New("it is no qcow2 image")
-	case want == config.FormatQcow2, want == config.FormatAuto && found && im.format == "raw":
-		h, err := qcow2.Info(f, st.Size)
-		if err != nil {
-			return image{}, err
-		}
-		im.format, im.size = "qcow2", h.Size
-	}
-	return im, nil
-}
-
-// parameter is the word that a VM process knows a format by.
-func (im *image) parameter() string {
-	if im.format == "block" {
-		return "raw"
-	}
-	return im.format
 }
 
 // hostMemory is the memory of the host in bytes.

@@ -17,8 +17,8 @@ import (
 	"vmd/vmd/config"
 )
 
-// TestTTY: the pty of a VM passes bytes on as they are, and belongs to whom
-// vmd.md 11 says.
+// TestTTY: the pty of a VM passes bytes on as they are, and belongs to the VM's
+// owner.
 func TestTTY(t *testing.T) {
 	testenv.Root(t)
 	for _, c := range []struct {

@@ -239,12 +239,9 @@ func (o *opener) inspect(name string, f *os.File, path string, want config.Forma
 	return im, nil
 }
 
-// serialSize is what a guest sees of a disk's serial number (virtio 1.3, 5.2.6).
-const serialSize = 20
-
 // serial is a disk's id in the guest: the same at each start.
 func serial(name string, id uint32, disk int) string {
-	if s := fmt.Sprintf("%s-%d", name, disk); len(s) <= serialSize {
+	if s := fmt.Sprintf("%s-%d", name, disk); len(s) <= vmop.MaxSerial {
 		return s
 	}
 	return fmt.Sprintf("vm%d-%d", id, disk)

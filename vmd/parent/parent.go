@@ -95,8 +95,8 @@ type parent struct {
 	started int64
 	changed int64 // when shown last gained or lost one
 
-	switches *keptSwitches  // nil: as in the configuration
-	pacing   *privsep.Timer // until it fires, switches are not saved
+	notifications *keptNotifications // nil: as in the configuration
+	pacing        *privsep.Timer     // until it fires, notifications are not saved
 
 	adopting  map[uint32]bool // VMs of an earlier daemon not heard of yet
 	configure func()          // what to do when that is empty

@@ -70,3 +70,24 @@ func socketInode(path string) string {
 	}
 	return ""
 }
+
+// resident is the resident memory of process pid (proc_pid_statm(5)); 0 if it
+// is not to be had.
+func resident(pid int) uint64 {
+	if pid == 0 {
+		return 0
+	}
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 2 {
+		return 0
+	}
+	n, err := strconv.ParseUint(f[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n * uint64(os.Getpagesize())
+}

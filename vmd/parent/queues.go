@@ -4,12 +4,9 @@ import (
 	"os"
 	"strconv"
 
+	"vmd/internal/vmop"
 	"vmd/vmd/config"
 )
-
-// maxQueues is how many pairs of queues the interfaces of a VM have together:
-// each is a handful of descriptors, which go to the VM's process in one message.
-const maxQueues = 8
 
 // vhostDevice is the kernel's data path for virtio network devices.
 const vhostDevice = "/dev/vhost-net"
@@ -17,7 +14,7 @@ const vhostDevice = "/dev/vhost-net"
 // queues is how many pairs of queues each interface of a VM has: one for each
 // CPU, within bounds.
 func queues(d *config.VM) int {
-	return max(1, min(d.CPUs, maxQueues/max(1, len(d.NICs))))
+	return max(1, min(d.CPUs, vmop.MaxQueues/max(1, len(d.NICs))))
 }
 
 // openVhost lets the kernel move the frames of an interface, unless somebody

@@ -199,7 +199,7 @@ func (p *parent) killRoles() {
 // setVerbose changes how much is logged, everywhere.
 func (p *parent) setVerbose(verbose bool) {
 	p.verbose = verbose
-	p.log = p.log.Level(logLevel(verbose))
+	p.log = p.log.Level(logging.Level(verbose))
 	p.noisy = logging.Sampled(p.log)
 	for name := range p.roles {
 		p.send(name, vmop.SetLog, 0, vmop.LogRequest{Verbose: verbose})

@@ -7,15 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"vmd/internal/counters"
 	"vmd/internal/imsg"
 	"vmd/internal/vmop"
-	"vmd/vmd/config"
 )
 
 func (p *parent) snmpConfig() vmop.SNMPConfig {
@@ -25,7 +22,7 @@ func (p *parent) snmpConfig() vmop.SNMPConfig {
 		Started: p.started, Version: p.opt.Version, Changed: p.changed,
 		PerVM: a.PerVM, Bulk: a.Bulk, ReadOnly: a.ReadOnly,
 		CPUs: onlineCPUs(), ObjectID: a.ObjectID, PhysBase: a.ProcessorIndex, VMInfo: a.VMInfo,
-		Switches: p.switchesSet(),
+		Switches: p.notificationsSet(),
 	}
 }
 
@@ -74,7 +71,7 @@ func (p *parent) unpublish(id uint32) {
 
 func (p *parent) fromAgentX(m imsg.Msg) {
 	if vmop.Type(m.Type) == vmop.SNMPKeep {
-		p.keepSwitches(m)
+		p.keepNotifications(m)
 		return
 	}
 	if vmop.Type(m.Type) != vmop.SNMPDial {
@@ -152,97 +149,4 @@ func masterMissing(err error) string {
 func rootsOwn(st fs.FileInfo) bool {
 	s, ok := st.Sys().(*syscall.Stat_t)
 	return ok && s.Uid == 0
-}
-
-// decorate adds to a record what the registry does not know: sizes.
-func (p *parent) decorate(v *vmop.VM) {
-	r := p.runs[v.ID]
-	for i := range v.Disks {
-		d := &v.Disks[i]
-		im, ok := image{}, false
-		if r != nil {
-			im, ok = r.images[d.Path]
-		}
-		if !ok {
-			im, ok = p.images[d.Path]
-		}
-		if ok {
-			d.Size, d.Used = im.size, im.used
-			if d.Format == "" || im.format == "block" {
-				d.Format = im.format
-			}
-		}
-	}
-}
-
-// lookAtImages finds out how large the disks of vms are, beside the loop: they
-// may lie on a server that does not answer.
-func (p *parent) lookAtImages(vms []config.VM) {
-	want := map[string]config.Format{}
-	for i := range vms {
-		for _, d := range vms[i].Disks {
-			want[d.Path] = d.Format
-		}
-		if c := vms[i].CDROM; c != "" {
-			want[c] = config.FormatRaw
-		}
-	}
-	go func() {
-		found := map[string]image{}
-		look := cdromFile // no lock, and any type that a disk can have
-		for path, format := range want {
-			f, err := look.open(path)
-			if err != nil {
-				continue
-			}
-			if im, err := inspect(f, format); err == nil {
-				found[path] = im
-			}
-			f.Close()
-		}
-		p.loop.Post(func() { p.foundImages(found) })
-	}()
-}
-
-// foundImages takes note of sizes, and publishes the VMs that have got others.
-func (p *parent) foundImages(found map[string]image) {
-	p.rememberRaw(found)
-	news := map[string]bool{}
-	for path, im := range found {
-		if p.images[path] != im {
-			p.images[path], news[path] = im, true
-		}
-	}
-	if len(news) == 0 {
-		return
-	}
-	for _, v := range p.reg.All() {
-		for _, d := range v.Disks {
-			if news[d.Path] {
-				p.put(v)
-				break
-			}
-		}
-	}
-}
-
-// resident is the resident memory of process pid (proc_pid_statm(5)); 0 if it
-// is not to be had.
-func resident(pid int) uint64 {
-	if pid == 0 {
-		return 0
-	}
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
-	if err != nil {
-		return 0
-	}
-	f := strings.Fields(string(b))
-	if len(f) < 2 {
-		return 0
-	}
-	n, err := strconv.ParseUint(f[1], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n * uint64(os.Getpagesize())
 }

@@ -13,8 +13,8 @@ import (
 type savedState struct {
 	BootID string
 	registry.State
-	Raw      rawDisks
-	Switches *keptSwitches `json:",omitempty"`
+	Raw           rawDisks
+	Notifications *keptNotifications `json:"Switches,omitempty"`
 }
 
 // loadState makes the registry of what was saved.
@@ -28,9 +28,9 @@ func (p *parent) loadState() error {
 		p.log.Error().Err(old).Msg("using the state before it")
 	}
 	if s.BootID != bootID() {
-		s.Runs, s.Switches = nil, nil
+		s.Runs, s.Notifications = nil, nil
 	}
-	p.raw, p.switches = s.Raw, s.Switches
+	p.raw, p.notifications = s.Raw, s.Notifications
 	p.reg = registry.New(s.State, rand.Reader)
 	return nil
 }
@@ -55,7 +55,7 @@ func (p *parent) saveState() {
 		return
 	}
 	p.dirty = false
-	if err := statefile.Save(p.paths.stateFile(), savedState{bootID(), p.reg.State(), p.raw, p.switches}); err != nil {
+	if err := statefile.Save(p.paths.stateFile(), savedState{bootID(), p.reg.State(), p.raw, p.notifications}); err != nil {
 		p.log.Error().Err(err).Msg("state not saved; trying again")
 		if p.saving != nil {
 			p.saving.Stop()

@@ -26,7 +26,7 @@ func (t *tty) close() {
 	t.slave.Close()
 }
 
-// openTTY makes a pty that belongs to o (vmd.md 11).
+// openTTY makes a pty that belongs to o.
 func openTTY(o *config.Owner) (*tty, error) {
 	t, err := newPTY()
 	if err != nil {

@@ -82,8 +82,9 @@ func parseID(s string) (uint32, error) {
 	return uint32(n), err
 }
 
-// groupCache answers which groups a user is in, as the user database has it
-// (vmd.md 3.3), and reads that again only when it has changed.
+// groupCache answers which groups a user is in as the user database has it, as
+// OpenBSD's vmd does, and reads that again only when it has changed. Those that
+// the peer's process has are what the database had when it logged in.
 type groupCache struct {
 	stamp  [2]time.Time
 	groups map[uint32][]uint32

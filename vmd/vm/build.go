@@ -8,7 +8,6 @@ import (
 
 	"vmd/hv/machine"
 	"vmd/internal/counters"
-	"vmd/internal/logging"
 	"vmd/internal/vmop"
 )
 
@@ -104,5 +103,3 @@ func (v *vm) warner() func(dev, msg string) {
 		log.Warn().Str("dev", dev).Str("what", msg).Msg("guest broke a device's rules")
 	}
 }
-
-func level(verbose bool) zerolog.Level { return logging.Level(verbose) }

@@ -15,7 +15,7 @@ import (
 )
 
 // PCI slots of the devices. They are part of the machine's ABI: a guest names
-// its interfaces after them (hv, 3.7).
+// its interfaces after them (enp0s8, systemd.net-naming-scheme(7)).
 const (
 	slotCD   = 3
 	slotDisk = 4

@@ -73,8 +73,7 @@ func (r *Registry) register(d *config.VM, load bool) {
 }
 
 // idle decides whether a VM of the configuration, which has no process, is to
-// be started. One that an operator stopped, or that was sent away, is not
-// (verdict 21).
+// be started. One that an operator stopped, or that was sent away, is not.
 func (r *Registry) idle(v *vm) {
 	v.persistent = true
 	if v.def.Enabled && !v.stopped && !v.known.Away && !r.down {
@@ -88,7 +87,7 @@ func (r *Registry) idle(v *vm) {
 }
 
 // batch starts the next VMs whose turn it is: parallel of them, and more after
-// delay (vmd.md 3.2). It counts attempts, not successes.
+// delay (vm.conf(5), staggered start). It counts attempts, not successes.
 func (r *Registry) batch() {
 	r.do(Disarm{Key: TimerKey{Kind: TimerStarter}})
 	if r.down {

@@ -90,7 +90,7 @@ func override(d *config.VM, q *vmop.StartRequest, boot config.BootDevice) config
 }
 
 // again returns what a VM is started with after its guest's reset. A kernel
-// that was given for one boot is not used a second time (vmd.md 3.5), except
+// that was given for one boot is not used a second time, as on OpenBSD, except
 // where there is nothing else to boot from.
 func (r *run) again() (def config.VM, files []string) {
 	def = clone(&r.Def)

@@ -162,7 +162,8 @@ func (r *Registry) addresses(k *Known, def *config.VM) {
 }
 
 // newMAC returns an address of the form fe:e1:bb:dX:RR:RR, where X is the
-// number of the interface from 1, that no known VM has (vmd.md 3.7).
+// number of the interface from 1, that no known VM has. The prefix is that of
+// OpenBSD's vmd.
 func (r *Registry) newMAC(index int) [6]byte {
 	m := [6]byte{0xfe, 0xe1, 0xbb, 0xd0 | byte(index+1)&15}
 	for try := 0; try < 256; try++ {

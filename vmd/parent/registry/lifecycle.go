@@ -8,7 +8,9 @@ import (
 )
 
 // A guest that resets again within quickReset of its start, quickLimit times
-// in a row, is stopped: it would go on for ever (vmd.md 8.4, verdict 39).
+// in a row, is stopped: it would go on for ever. The numbers are OpenBSD's
+// (VM_START_RATE_SEC and VM_START_RATE_LIMIT, vmd.h); starts by hand, which it
+// counts too, are no reset.
 const (
 	quickReset = 6 * time.Second
 	quickLimit = 3

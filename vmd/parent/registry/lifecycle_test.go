@@ -72,7 +72,7 @@ func TestPause(t *testing.T) {
 	w.wantCode(c, vmop.ErrInternal)
 	w.wantState("x", vmop.Paused, vmop.AdminPaused)
 	// A stop from paused: the guest must run to hear it, and it stays paused to
-	// the eye (vmctl.md 4.2); the next run is not paused (verdict 38).
+	// the eye, as on OpenBSD; the next run is not paused, as it is there.
 	w.ask(user(0), vmop.Stop, vmop.StopRequest{VM: named("x")})
 	need[UnpauseVM](w)
 	need[StopVM](w)
@@ -106,7 +106,7 @@ func TestGuestReset(t *testing.T) {
 	for i := range 3 { // slow resets are no limit
 		w.now += quickReset
 		w.event("x", vmop.EventReset)
-		w.wantNone(wait) // verdict 42
+		w.wantNone(wait) // OpenBSD's vmd answers here
 		if s := need[StartVM](w); !s.Again || s.ID != before.ID || s.Def.NICs[0].MAC != before.NICs[0].MAC {
 			t.Fatalf("reset %d: %+v", i, s)
 		}
@@ -128,7 +128,7 @@ func TestGuestReset(t *testing.T) {
 	forbid[StartVM](w)
 	w.wantCode(wait, vmop.ErrTooOften)
 	w.wantState("x", vmop.Crashed, vmop.AdminRunning)
-	// A person is not held up by the limit (verdict 39).
+	// A person is not held up by the limit.
 	w.ask(user(0), vmop.Start, vmop.StartRequest{VM: named("x")})
 	need[StartVM](w)
 }

@@ -52,9 +52,6 @@ func (r *Registry) receive(q Request, m vmop.ReceiveRequest) {
 	r.getProcess(v, def, q.From, nil, &m.Guest)
 }
 
-// maxQueues is how many pairs of queues a guest's interfaces have together.
-const maxQueues = 8
-
 // received is the definition with which the guest of m runs here: v's, if there
 // is one, or the guest's own. why says what does not fit.
 func (r *Registry) received(v *vm, m *vmop.ReceiveRequest) (def config.VM, why string) {
@@ -103,28 +100,25 @@ func plausible(g *vmop.Guest) string {
 		if n.Queues < 1 || n.MTU < 0 || n.MTU > 65535 {
 			return fmt.Sprintf("interface %d of the guest has %d queues and an MTU of %d", i, n.Queues, n.MTU)
 		}
-		queues += min(n.Queues, maxQueues+1)
+		queues += min(n.Queues, vmop.MaxQueues+1)
 	}
 	switch {
 	case g.UUID == [16]byte{}:
 		return "the guest has no uuid"
-	case queues > maxQueues:
-		return fmt.Sprintf("the guest's interfaces have more than %d queues", maxQueues)
+	case queues > vmop.MaxQueues:
+		return fmt.Sprintf("the guest's interfaces have more than %d queues", vmop.MaxQueues)
 	case len(g.NICs) > config.MaxNICs:
 		return fmt.Sprintf("the guest has %d interfaces, the limit is %d", len(g.NICs), config.MaxNICs)
 	case len(g.Disks) > config.MaxDisks:
 		return fmt.Sprintf("the guest has %d disks, the limit is %d", len(g.Disks), config.MaxDisks)
 	}
 	for i, d := range g.Disks {
-		if formatOf(d.Format) == config.FormatAuto || d.Size < 0 || d.Size%512 != 0 || len(d.Serial) > maxSerial {
+		if formatOf(d.Format) == config.FormatAuto || d.Size < 0 || d.Size%512 != 0 || len(d.Serial) > vmop.MaxSerial {
 			return fmt.Sprintf("disk %d of the guest has the format %q and %d bytes", i, d.Format, d.Size)
 		}
 	}
 	return ""
 }
-
-// maxSerial is how long the serial number of a disk can be (virtio 1.3, 5.2.6).
-const maxSerial = 20
 
 // formatOf is the format of a disk by its name; FormatAuto if there is none.
 func formatOf(s string) config.Format {

@@ -58,7 +58,7 @@ type vm struct {
 	run        *run
 	lastExit   string
 
-	stopped   bool // by an operator: a reload does not start it (verdict 21)
+	stopped   bool // by an operator: a reload does not start it
 	forget    bool // delete it when its process has gone
 	recovered bool // found running, not known from the state file
 	failures  []time.Duration

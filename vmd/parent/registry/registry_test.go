@@ -9,7 +9,7 @@ import (
 	"vmd/vmd/config"
 )
 
-// TestPermissions is the matrix of vmd.md 3.3: who x what x kind of VM.
+// TestPermissions is a matrix: who x what x kind of VM.
 func TestPermissions(t *testing.T) {
 	root, owner, member, other := user(0), user(1001), user(1002, 50), user(1003, 51)
 	type row struct {
@@ -109,7 +109,7 @@ func TestStaggeredStart(t *testing.T) {
 	}
 	w.wantState("d", vmop.Waiting, vmop.AdminRunning)
 	w.wantState("b", vmop.Stopped, vmop.AdminShutdown)
-	// A stopped turn is cancelled, a start by hand takes it (verdicts 19, 20).
+	// A stopped turn is cancelled, a start by hand takes it.
 	w.wantCode(w.ask(user(0), vmop.Stop, vmop.StopRequest{VM: named("d")}), vmop.OK)
 	w.wantState("d", vmop.Stopped, vmop.AdminShutdown)
 	w.ask(user(0), vmop.Start, vmop.StartRequest{VM: named("e")})
@@ -129,7 +129,7 @@ func TestStaggeredStart(t *testing.T) {
 	// Every reload begins a fresh batch at once.
 	w.step(Configure{VMs: vms, Parallel: 2, Delay: 30 * time.Second})
 	if got := started(); got != "a" {
-		t.Fatalf("after reload %q, want a: d was stopped by an operator (verdict 21)", got)
+		t.Fatalf("after reload %q, want a: d was stopped by an operator", got)
 	}
 }
 

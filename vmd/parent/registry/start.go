@@ -68,9 +68,7 @@ func (r *Registry) startKnown(q Request, m vmop.StartRequest, v *vm, boot config
 func (r *Registry) startNew(q Request, m vmop.StartRequest, boot config.BootDevice) {
 	switch {
 	case q.Peer.UID != 0:
-		uid := q.Peer.UID
-		r.do(Log{Level: Warn, Message: "request denied", Name: m.VM.Name, Detail: "only root may define a VM", UID: &uid})
-		r.refuse(q.From, nil, vmop.ErrPermission, "only root may define a VM")
+		r.deny(q, nil, m.VM.Name, "only root may define a VM")
 		return
 	case m.VM.ID != 0 || m.Define == nil:
 		r.refuse(q.From, nil, vmop.ErrNotFound, "no such VM")

@@ -22,7 +22,7 @@ func (r *Registry) stop(q Request, m vmop.StopRequest) {
 	}
 }
 
-// stopIdle stops a VM without a process: it loses its turn (verdict 20), its
+// stopIdle stops a VM without a process: it loses its turn, its
 // crash is taken note of, or there is nothing to stop.
 func (r *Registry) stopIdle(q Request, v *vm) {
 	if v.state == vmop.Stopped {

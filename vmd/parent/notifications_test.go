@@ -11,7 +11,7 @@ import (
 
 // What a manager has set is there for the next agentx, and for the next daemon of
 // this boot, unless vm.conf has come to say something else.
-func TestSwitchesAreKept(t *testing.T) {
+func TestNotificationsAreKept(t *testing.T) {
 	d := newDaemon(t, nil, func(p *parent) { p.cfg.AgentX.PerVM = true })
 	set := vmop.SNMPSwitches{PerVM: true, Bulk: true, Master: 1e9}
 	d.send("agentx", vmop.SNMPKeep, 0, set)
@@ -22,7 +22,7 @@ func TestSwitchesAreKept(t *testing.T) {
 		}
 		return s
 	}
-	d.eventually("the switches are saved", func() bool { return saved().Switches != nil })
+	d.eventually("the switches are saved", func() bool { return saved().Notifications != nil })
 	d.roles["agentx"].die()
 	d.respawned("agentx")
 	if c := decoded[vmop.SNMPConfig](d, d.expect("agentx", vmop.SNMPSetup)); c.Switches == nil || *c.Switches != set {
@@ -32,7 +32,7 @@ func TestSwitchesAreKept(t *testing.T) {
 	// Set again within the second, they are saved at the end.
 	set.PerVM = false
 	d.send("agentx", vmop.SNMPKeep, 0, set)
-	d.eventually("the last of them are saved", func() bool { k := saved().Switches; return k != nil && k.SNMPSwitches == set })
+	d.eventually("the last of them are saved", func() bool { k := saved().Notifications; return k != nil && k.SNMPSwitches == set })
 
 	next := fakeParent(t)
 	next.paths.state = d.p.paths.state
@@ -70,25 +70,25 @@ func TestSwitchesAreKept(t *testing.T) {
 	// What vm.conf has anyway is not kept.
 	set.PerVM, set.Bulk = true, false
 	d.send("agentx", vmop.SNMPKeep, 0, set)
-	d.eventually("they are forgotten", func() bool { return saved().Switches == nil })
+	d.eventually("they are forgotten", func() bool { return saved().Notifications == nil })
 	d.send("agentx", vmop.SNMPKeep, 0, "text")
 	d.on(func() {
-		if d.p.switches != nil {
-			t.Errorf("kept %+v", d.p.switches)
+		if d.p.notifications != nil {
+			t.Errorf("kept %+v", d.p.notifications)
 		}
 	})
 }
 
 // An agentx that has been taken over and has us keep something all the time does
 // not have us write to the disk all the time.
-func TestSwitchesAreSavedAtAPace(t *testing.T) {
+func TestNotificationsAreSavedAtAPace(t *testing.T) {
 	d := newDaemon(t, nil)
 	keep := func(bulk bool) {
 		body, err := imsg.Marshal(vmop.SNMPSwitches{Bulk: bulk})
 		if err != nil {
 			t.Fatal(err)
 		}
-		d.p.keepSwitches(imsg.Msg{Payload: body})
+		d.p.keepNotifications(imsg.Msg{Payload: body})
 	}
 	d.on(func() {
 		keep(true)
