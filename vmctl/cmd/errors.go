@@ -66,6 +66,7 @@ func (t *tool) report(err error) int {
 		t.usage(usage)
 	case errors.Is(err, client.ErrGone):
 		t.warn("pipe closed")
+		t.hint(err)
 	default:
 		t.warn("%v", err)
 		t.hint(err)

@@ -56,6 +56,9 @@ func (t *tool) hintFor(err error) string {
 	if errors.As(err, &usage) {
 		return usage.next
 	}
+	if errors.Is(err, client.ErrGone) {
+		return goneHint
+	}
 	var refused *client.Error
 	switch {
 	case !errors.As(err, &refused), refused.Code == vmop.ErrTimeout && refused.Request != vmop.Stop:
@@ -65,6 +68,10 @@ func (t *tool) hintFor(err error) string {
 	}
 	return hints[refused.Code]
 }
+
+// goneHint is for those whom vmd left without an answer: what they asked for may
+// have been done.
+const goneHint = "vmd has ended or is being restarted: see vmctl status for what came of it"
 
 // socketHint says who may open the control socket.
 func socketHint(path string) string {

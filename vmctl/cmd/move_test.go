@@ -303,7 +303,7 @@ func TestSendRefusals(t *testing.T) {
 	}
 	m := newMover(t)
 	m.server.Silent(vmop.Send)
-	m.want(<-vmctl(null(t), file(t), "send", "web"), 1, "vmctl: pipe closed\n")
+	m.want(<-vmctl(null(t), file(t), "send", "web"), 1, "vmctl: pipe closed\nvmctl: "+goneHint+"\n")
 }
 
 // What goes to /dev/null is lost, and so would be the guest.
