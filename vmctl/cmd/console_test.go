@@ -214,6 +214,19 @@ func TestConsoleLeavesBetweenProcesses(t *testing.T) {
 	d.ended(eot)
 }
 
+// However long a VM takes to start again: vmd knows how that ends.
+func TestConsoleWaitsForAStart(t *testing.T) {
+	d := newDesk(t, "web")
+	d.vm()
+	d.vmd.Put(vmop.VM{ID: 1, Name: "web", State: vmop.Starting})
+	r := reopening{t: &tool{}, vm: vmop.Ref{ID: 1}, begun: time.Now().Add(-time.Hour)}
+	if conn, again := r.try(t.Context()); conn != nil || !again {
+		t.Errorf("got %v, %v", conn, again)
+	}
+	d.typed("~.")
+	d.ended(eot)
+}
+
 // What comes through a pipe is not lost between two processes.
 func TestLineKeepsWrites(t *testing.T) {
 	a, b := net.Pipe()

@@ -163,8 +163,9 @@ func (r *reopening) try(ctx context.Context) (conn net.Conn, again bool) {
 	switch v := &vms[0]; {
 	case v.State == vmop.Stopped || v.State == vmop.Crashed || v.State == vmop.Waiting:
 		return nil, false
-	case v.PID == 0:
-		return nil, waited < daemonPatience // between two processes
+	case v.PID == 0: // between two processes: vmd will say how that ends
+		r.begun = time.Now()
+		return nil, true
 	case v.PID == r.pid:
 		return nil, waited < newsPatience
 	default:
