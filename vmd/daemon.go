@@ -17,10 +17,7 @@ var version = "0.1"
 
 // runParent is the daemon itself.
 func runParent(f flags, stderr io.Writer) error {
-	if os.Geteuid() != 0 {
-		return errors.New("need root privileges")
-	}
-	if err := privsep.CheckBuild(); err != nil {
+	if err := mayRun(); err != nil {
 		return err
 	}
 	say := func(error) {}
@@ -59,6 +56,14 @@ func runParent(f flags, stderr io.Writer) error {
 		say(err)
 	}
 	return err
+}
+
+// mayRun says why there can be no daemon, before any is there to say it.
+func mayRun() error {
+	if os.Geteuid() != 0 {
+		return errors.New("need root privileges")
+	}
+	return privsep.CheckBuild()
 }
 
 // tell tells the service manager something, if there is one (sd_notify(3)).

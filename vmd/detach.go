@@ -24,6 +24,9 @@ func detached() bool { return os.Getenv(envDetached) != "" }
 // has said why it never will be. Go cannot fork, so the two are different
 // processes from the start.
 func detach(f flags, stderr io.Writer) error {
+	if err := mayRun(); err != nil {
+		return err
+	}
 	// A mistake in the file is to be seen here, not in a log.
 	if _, err := loadConfig(f, stderr); err != nil {
 		return err

@@ -108,7 +108,7 @@ func TestKVMThatIsNone(t *testing.T) {
 		name, want string
 		prepare    func(t *testing.T)
 	}{
-		{"missing", words + "KVM is not to be had: open /dev/kvm: no such file or directory", withoutKVM},
+		{"missing", words + "KVM is not to be had: open /dev/kvm: no such file or directory: is kvm_amd or kvm_intel loaded, and ", withoutKVM},
 		{"forbidden", words + "KVM is not to be had: open /dev/kvm: permission denied", func(t *testing.T) {
 			over(t, "/dev/kvm", "/dev/kvm", unix.MS_NODEV)
 		}},
@@ -229,11 +229,27 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 	}
 }
 
+// Without taps there is no network, and no process to make them.
+func TestTUNThatIsMissing(t *testing.T) {
+	dir := setUp(t)
+	conf := filepath.Join(dir, "vm.conf")
+	if err := os.WriteFile(conf, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	over(t, harness.Dir(t), "/dev/net", 0)
+	for _, args := range [][]string{{"-d"}, {}} {
+		refused(t, vmd(t, nil, append(args, "-f", conf)...), "vmd: stat /dev/net/tun: no such file or directory: is the module tun loaded?")
+		noDaemon(t)
+	}
+}
+
 // A daemon is root's.
 func TestDaemonNeedsRoot(t *testing.T) {
 	setUp(t)
-	r := vmd(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1001, Gid: 1001}}, "-d", "-f", "/dev/null")
-	refused(t, r, "vmd: need root privileges")
+	for _, args := range [][]string{{"-d"}, {}} {
+		r := vmd(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1001, Gid: 1001}}, append(args, "-f", "/dev/null")...)
+		refused(t, r, "vmd: need root privileges")
+	}
 }
 
 // vmd runs the daemon's program until it ends or has detached.

@@ -56,7 +56,7 @@ func (o *opener) open() error {
 func (o *opener) openKVM() error {
 	f, err := o.p.openKVM()
 	if err != nil {
-		return &coded{vmop.ErrHypervisor, fmt.Errorf("KVM is not to be had: %w", err)}
+		return &coded{vmop.ErrHypervisor, fmt.Errorf("KVM is not to be had: %w", noKVM(err))}
 	}
 	o.add("kvm", f)
 	return nil

@@ -151,6 +151,7 @@ func Run(o Options) error {
 	}()
 	p.loop.Post(p.begin)
 	p.log.Info().Str("version", o.Version).Msg("startup")
+	p.checkKVM()
 	return p.loop.Run()
 }
 
@@ -183,6 +184,9 @@ func newParent(o Options) *parent {
 // prepare gets hold of everything that can fail before anybody waits.
 func (p *parent) prepare() (lock *os.File, err error) {
 	if p.ids, err = lookupIDs(&p.paths); err != nil {
+		return nil, err
+	}
+	if err := checkTUN(tunDevice); err != nil {
 		return nil, err
 	}
 	if lock, err = p.paths.prepare(); err != nil {
