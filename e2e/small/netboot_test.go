@@ -104,12 +104,14 @@ func TestNetBoot(t *testing.T) {
 			firmware("asked", onDisk, "interface tap"))
 	for _, args := range [][]string{{"alone"}, {"old"}, {"own"}, {"asked", "-B", "net"}} {
 		t.Run(args[0], func(t *testing.T) {
+			defer d.Use(d.Use(t))
 			d.Vmctl(append([]string{"start"}, args...)...)
 			d.Console(args[0]).Expect("booted from the network")
 			d.Await(args[0], "stopped")
 		})
 	}
 	t.Run("new", func(t *testing.T) {
+		defer d.Use(d.Use(t))
 		d.Vmctl("start", "-B", "net", "-i", "1", "-m", "32M", "new")
 		d.Console("new").Expect("booted from the network")
 		harness.WaitFor(t, "the VM to be gone", func() bool { _, ok := d.Rows()["new"]; return !ok })
