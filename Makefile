@@ -23,8 +23,9 @@ PACKAGES = qemu-system-x86 seabios linux-image-cloud-amd64 busybox-static \
 	qemu-utils snmpd snmp snmptrapd nftables cpio mandoc grub-common grub-pc-bin \
 	$(OTHERS)
 
-# Somebody else's software, to be booted (e2e/boot_test.go).
-OTHERS = xorriso ipxe memtest86+ gnumach-image-1-486 xen-hypervisor-4.17-amd64 \
+# Somebody else's software, to be booted (e2e/boot_test.go), and to boot it from
+# the network with (e2e/netboot_test.go).
+OTHERS = xorriso ipxe ipxe-qemu dnsmasq-base memtest86+ gnumach-image-1-486 xen-hypervisor-4.17-amd64 \
 	debian-installer-12-netboot-amd64
 
 # PACKAGE:PROGRAM of packages that start services and want much else: only

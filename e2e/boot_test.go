@@ -92,7 +92,7 @@ var foreigners = []foreign{
 		name: "iPXE has an address by DHCP",
 		conf: `memory 64M; cdrom "${ipxe.iso}"; local interface`,
 		want: []string{"ISOLINUX", "iPXE initialising devices...ok", "using virtio-net on"},
-		then: leased,
+		then: func(t *testing.T, d *harness.Daemon, c *harness.Console) { leased(t, d, c, "it") },
 	},
 	{
 		name: "the installer shows its first dialog",
@@ -105,9 +105,10 @@ var foreigners = []foreign{
 var memtest = []string{"Memtest86+ v6", "#0  [Address test, walking ones, no cache]", "Errors: 0"}
 
 // leased wants iPXE's address to be the one that vmd shows.
-func leased(t *testing.T, d *harness.Daemon, c *harness.Console) {
+func leased(t *testing.T, d *harness.Daemon, c *harness.Console, name string) {
+	t.Helper()
 	line := c.Expect("/255.255.255.254 gw ")
-	vm := d.Row("it")
+	vm := d.Row(name)
 	if len(vm.Interfaces) != 1 || !strings.HasSuffix(line, "net0: "+vm.Interfaces[0].Address) {
 		t.Errorf("iPXE has %q, want the address of %+v", line, vm.Interfaces)
 	}

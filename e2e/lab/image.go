@@ -38,15 +38,16 @@ var stage1Modules = []string{"virtio_pci", "virtio_blk", "virtio_console", "over
 var tools = []string{"snmpd", "snmptrapd", "snmpget", "snmpgetnext", "snmpwalk",
 	"snmpbulkwalk", "snmpset", "snmptrap", "ip", "bridge", "tc", "nft", "ethtool",
 	"qemu-img", "qemu-io", "mke2fs", "kmod", "setpriv", "nsenter", "unshare", "grub-mkimage",
+	"dnsmasq",
 	"systemctl", "/usr/lib/systemd/systemd", "/usr/lib/systemd/systemd-shutdown"}
 
 // toolLinks are names by which kmod's programs are called.
 var toolLinks = []string{"modprobe", "insmod", "rmmod", "lsmod", "depmod", "modinfo"}
 
-// trees are folders of the host that are copied whole; with QEMU, also
+// trees are folders and files of the host that are copied whole; with QEMU, also
 // qemuTrees.
 var (
-	trees     = []string{"/usr/share/seabios", "/usr/lib/grub/i386-pc", "/usr/lib/systemd/system"}
+	trees     = []string{"/usr/share/seabios", "/usr/lib/ipxe/qemu/pxe-virtio.rom", "/usr/lib/grub/i386-pc", "/usr/lib/systemd/system"}
 	qemuTrees = []string{"/usr/share/qemu"}
 )
 
