@@ -8,15 +8,30 @@ const (
 )
 
 // IsFirmware says whether an image that was given as a kernel is none, but may
-// be firmware: nothing that Load knows, compressed or not, and of the right
-// size.
+// be firmware: nothing that Load knows, compressed or not, no text, and of the
+// right size.
 func IsFirmware(i Image) bool {
-	if i.Size < MinFirmware || i.Size > MaxFirmware || isELF(i) || isGzip(i) {
+	if i.Size < MinFirmware || i.Size > MaxFirmware || isELF(i) || isGzip(i) || isText(i) {
 		return false
 	}
 	l := loader{Params: Params{Kernel: i}}
 	for _, f := range formats {
 		if f.match(&l) {
+			return false
+		}
+	}
+	return true
+}
+
+// isText reports whether an image begins with the bytes of a text and nothing
+// else, as a script does, or what a server sends instead of a kernel.
+func isText(i Image) bool {
+	head := make([]byte, min(i.Size, 512))
+	if i.read(head, 0) != nil {
+		return false
+	}
+	for _, c := range head {
+		if (c < ' ' || c == 0x7f) && c != '\t' && c != '\n' && c != '\r' {
 			return false
 		}
 	}

@@ -189,6 +189,9 @@ func TestIsFirmware(t *testing.T) {
 		{"bzImage", bzImage(bzBody, nil), false},
 		{"multiboot", multiboot(0, nil), false},
 		{"gzip", gzipped(t, zeros[:1000]), false},
+		{"web page", []byte("<html>\r\n\t<h1>404 Pas trouvé</h1>\n"), false},
+		{"script", append([]byte("#!/bin/sh\n"), bytes.Repeat([]byte("# text\n"), 1000)...), false},
+		{"text and code", append([]byte("firmware of 1999\n"), zeros[:16]...), true},
 	} {
 		if got := IsFirmware(image(tc.file)); got != tc.want {
 			t.Errorf("%s: %v", tc.name, got)
