@@ -1,17 +1,13 @@
 package mib
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"vmd/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // goldenStore has one machine of each sort that the MIB tells apart.
 func goldenStore(t *testing.T) *Store {
@@ -48,19 +44,7 @@ func TestWalkGolden(t *testing.T) {
 	walk(t, goldenStore(t).View(), func(name []uint32, val Value) {
 		fmt.Fprintf(&b, "%s = %v\n", dotted(name[len(root):]), val)
 	})
-	const file = "testdata/walk.golden"
-	if *update {
-		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(string(want), b.String()); d != "" {
-		t.Errorf("walk differs from %s (-want +got):\n%s", file, d)
-	}
+	golden.Check(t, "testdata/walk.golden", b.String())
 }
 
 // limits is the syntax of every object: RFC 7666 as a table of its own.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/hex"
-	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -13,14 +12,13 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"vmd/internal/golden"
 	"vmd/internal/scaled"
 	"vmd/internal/vmop"
 	"vmd/vmctl/client"
 	"vmd/vmctl/client/clienttest"
 	"vmd/vmctl/cmd"
 )
-
-var update = flag.Bool("update", false, "rewrite the expected output in testdata/script")
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
@@ -41,7 +39,7 @@ func TestScript(t *testing.T) {
 func runScripts(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
 		Dir:           dir,
-		UpdateScripts: *update,
+		UpdateScripts: golden.Updating(),
 		Setup: func(e *testscript.Env) error {
 			path := filepath.Join(e.WorkDir, "s")
 			e.Setenv(client.SocketVar, path)

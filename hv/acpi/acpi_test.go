@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
-	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,9 +11,8 @@ import (
 	"testing"
 
 	"vmd/hv/mem"
+	"vmd/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 var configs = map[string]Config{
 	"one-cpu": {
@@ -49,19 +47,7 @@ func TestGolden(t *testing.T) {
 		t.Run(n, func(t *testing.T) {
 			blob, rsdp := build(t, c).At(0xe0040)
 			got := "rsdp\n" + hex.Dump(rsdp) + "tables at 0xe0040\n" + hex.Dump(blob)
-			file := filepath.Join("testdata", n+".hex")
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got != string(want) {
-				t.Errorf("tables differ from %s; got\n%s", file, got)
-			}
+			golden.Check(t, filepath.Join("testdata", n+".hex"), got)
 		})
 	}
 }

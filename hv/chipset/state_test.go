@@ -3,9 +3,7 @@ package chipset
 import (
 	"bytes"
 	"encoding/hex"
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,9 +11,8 @@ import (
 	"vmd/hv/bus"
 	"vmd/hv/mem"
 	"vmd/hv/state"
+	"vmd/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden file")
 
 // moves is one part of a board, as the fuzzer sees it: a device that can be made
 // again, and its state as it travels.
@@ -204,17 +201,5 @@ func TestGuestSeesTheSameParts(t *testing.T) {
 			fmt.Fprintf(&b, "item %#04x\n%s", key, hex.Dump(item))
 		}
 	}
-	const file = "testdata/parts.golden"
-	if *update {
-		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("a guest sees other parts than %s has; got\n%s", file, &b)
-	}
+	golden.Check(t, "testdata/parts.golden", b.String())
 }

@@ -1,7 +1,6 @@
 package kvm
 
 import (
-	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -11,9 +10,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "rewrite testdata/abi.golden from the kernel's headers")
+	"vmd/internal/golden"
+)
 
 const goldenFile = "testdata/abi.golden"
 
@@ -213,19 +212,19 @@ func theirs(t *testing.T) (string, bool) {
 }
 
 func TestABI(t *testing.T) {
-	if text, ok := theirs(t); ok && *update {
+	if text, ok := theirs(t); ok && golden.Updating() {
 		if err := os.WriteFile(goldenFile, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-	} else if *update {
+	} else if golden.Updating() {
 		t.Fatal("-update needs gcc and the kernel's headers")
 	}
-	golden, err := os.ReadFile(goldenFile)
+	headers, err := os.ReadFile(goldenFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := ours(t)
-	for l := range strings.Lines(string(golden)) {
+	for l := range strings.Lines(string(headers)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(l), "\t")
 		var want uint64
 		if _, err := fmt.Sscanf(value, "%v", &want); err != nil {
@@ -249,11 +248,5 @@ func TestABIHeaders(t *testing.T) {
 	if !ok {
 		t.Skip("no gcc, or kernel headers that lack some of this")
 	}
-	golden, err := os.ReadFile(goldenFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text != string(golden) {
-		t.Errorf("the headers say\n%s\n%s says\n%s", text, goldenFile, golden)
-	}
+	golden.Check(t, goldenFile, text)
 }

@@ -2,9 +2,7 @@ package machine
 
 import (
 	"crypto/sha256"
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -16,9 +14,8 @@ import (
 	"vmd/hv/pci"
 	"vmd/hv/smbios"
 	"vmd/hv/virtio/virtiopci"
+	"vmd/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // TestABI holds what a guest sees of the machine, and the form in which its state
 // travels, against what it was: a guest that moves must not see another one.
@@ -44,24 +41,7 @@ func TestABI(t *testing.T) {
 		schema(&b, reflect.TypeOf(v), seen)
 	}
 	name := filepath.Join("testdata", fmt.Sprintf("abi.v%d", Version))
-	if *update {
-		if err := os.WriteFile(name, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	golden, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := b.String(); got != string(golden) {
-		got, want := strings.Split(got, "\n"), strings.Split(string(golden), "\n")
-		for i := range min(len(got), len(want)) {
-			if got[i] != want[i] {
-				t.Fatalf("line %d of %s:\n%s\nand now\n%s", i+1, name, want[i], got[i])
-			}
-		}
-		t.Fatalf("%s has %d lines, now there are %d", name, len(want), len(got))
-	}
+	golden.Check(t, name, b.String())
 }
 
 // describe writes what a guest of a machine of c sees.

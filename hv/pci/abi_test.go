@@ -2,16 +2,13 @@ package pci_test
 
 import (
 	"encoding/hex"
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
 	"vmd/hv/pci"
+	"vmd/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden file")
 
 // TestGuestSeesTheSameBus holds the chipset's functions, what of them a guest can
 // write, and the numbers of slots and lines against a golden file. All of it is
@@ -43,17 +40,5 @@ func TestGuestSeesTheSameBus(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "slot %d after power-on\n%sbits that can be set\n%s", slot, hex.Dump(power[:]), hex.Dump(ones[:]))
 	}
-	const file = "testdata/board.golden"
-	if *update {
-		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("a guest sees another bus than %s has; got\n%s", file, &b)
-	}
+	golden.Check(t, "testdata/board.golden", b.String())
 }

@@ -3,15 +3,12 @@ package smbios
 import (
 	"bytes"
 	"encoding/hex"
-	"flag"
-	"os"
 	"strings"
 	"testing"
 
 	"vmd/hv/mem"
+	"vmd/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 var uuid = [16]byte{0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}
 
@@ -27,19 +24,7 @@ func build(t *testing.T, c Config) *Tables {
 func TestGolden(t *testing.T) {
 	tb := build(t, Config{UUID: uuid, Version: "1", Serial: "web", OEM: []string{"a=b"}, CPUs: 4, LowMemory: 3 << 30, HighMemory: 5 << 30})
 	got := "entry point, structures at 0xf0020\n" + hex.Dump(tb.At(0xf0020)) + "structures\n" + hex.Dump(tb.Blob)
-	const file = "testdata/smbios.hex"
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("tables differ from %s; got\n%s", file, got)
-	}
+	golden.Check(t, "testdata/smbios.hex", got)
 }
 
 type structure struct {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -12,9 +11,8 @@ import (
 	"testing"
 
 	"vmd/hv/mem"
+	"vmd/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata")
 
 // ram makes a memory of n pages at 0 and as many at 4 GiB.
 func ram(t testing.TB, n int) *mem.Memory {
@@ -205,19 +203,19 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	name := filepath.Join("testdata", "stream.v1")
-	if *update {
+	if golden.Updating() {
 		if err := os.WriteFile(name, b.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	golden, err := os.ReadFile(name)
+	stored, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.HasPrefix(golden, b.Bytes()[:min(exact, b.Len())]) {
+	if !bytes.HasPrefix(stored, b.Bytes()[:min(exact, b.Len())]) {
 		t.Error("this version writes another stream")
 	}
-	r := NewReader(bytes.NewReader(golden))
+	r := NewReader(bytes.NewReader(stored))
 	var s sample
 	if err := r.Get(Machine, &s); err != nil || s.A != 1 || string(s.B) != "machine" || s.C != [2]uint8{3, 4} {
 		t.Errorf("%+v, %v", s, err)

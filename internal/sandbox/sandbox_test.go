@@ -3,7 +3,6 @@ package sandbox
 import (
 	"bytes"
 	"encoding/binary"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,9 +11,9 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"vmd/internal/golden"
+)
 
 // decide runs the filter for promises on one system call.
 func decide(t *testing.T, nr uint32, args [6]uint64, promises ...string) uint32 {
@@ -140,20 +139,7 @@ func TestDescribe(t *testing.T) {
 			t.Fatal(err)
 		}
 		got = strings.ReplaceAll(got, "tgkill arg0 = "+hex(os.Getpid()), "tgkill arg0 = self")
-		file := filepath.Join("testdata", name+".ok")
-		if *update {
-			os.MkdirAll("testdata", 0o777)
-			if err := os.WriteFile(file, []byte(got), 0o666); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got != string(want) {
-			t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
-		}
+		golden.Check(t, filepath.Join("testdata", name+".ok"), got)
 	}
 }
 

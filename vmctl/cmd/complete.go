@@ -173,9 +173,7 @@ func (k *completer) operand(c *cobra.Command, n int) []candidate {
 		return plainWords("all", "switches", "vms")
 	case "completion":
 		return plainWords("bash", "fish", "zsh")
-	case "start":
-		return k.vms(func(v *vmop.VM) bool { return v.PID == 0 })
-	case "receive":
+	case "start", "receive":
 		return k.vms(func(v *vmop.VM) bool { return v.PID == 0 })
 	case "console", "pause", "send", "stats", "stop":
 		return k.vms(func(v *vmop.VM) bool { return v.PID != 0 })

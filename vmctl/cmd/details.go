@@ -135,18 +135,18 @@ func (d *details) nic(i int, n *vmop.NIC, s *vmop.Stats) {
 func (d *details) counters(s *vmop.Stats) {
 	var vcpus []string
 	for _, ns := range s.VCPU {
-		vcpus = append(vcpus, seconds3(ns))
+		vcpus = append(vcpus, inSeconds(ns))
 	}
-	d.row("cpu time", "%s, vcpus %s", seconds3(s.CPU), strings.Join(vcpus, " "))
-	d.row("exits", "%d: %d port, %d mmio, %d interrupted, %d other", exits(s), exit1(s, vmop.ExitPIO),
-		exit1(s, vmop.ExitMMIO), exit1(s, vmop.ExitInterrupted), exit1(s, vmop.ExitOther))
+	d.row("cpu time", "%s, vcpus %s", inSeconds(s.CPU), strings.Join(vcpus, " "))
+	d.row("exits", "%d: %d port, %d mmio, %d interrupted, %d other", exits(s), exitsOf(s, vmop.ExitPIO),
+		exitsOf(s, vmop.ExitMMIO), exitsOf(s, vmop.ExitInterrupted), exitsOf(s, vmop.ExitOther))
 }
 
-// seconds3 is ns in seconds.
-func seconds3(ns uint64) string { return fmt.Sprintf("%.3fs", float64(ns)/1e9) }
+// inSeconds is ns in seconds.
+func inSeconds(ns uint64) string { return fmt.Sprintf("%.3fs", float64(ns)/1e9) }
 
-// exit1 is how many exits of a kind there were.
-func exit1(s *vmop.Stats, kind int) uint64 {
+// exitsOf is how many exits of a kind there were.
+func exitsOf(s *vmop.Stats, kind int) uint64 {
 	if kind < len(s.Exits) {
 		return s.Exits[kind]
 	}

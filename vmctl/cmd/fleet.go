@@ -3,10 +3,8 @@ package cmd
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -111,15 +109,13 @@ func (t *tool) fleetStatus(ctx context.Context, r vmop.ListRequest, asJSON bool)
 			t.warn("%s: %s", a.Host, strerror(a.Err))
 		}
 	}
-	write := writeFleet
-	if asJSON {
-		write = writeFleetJSON
-	}
 	w := bufio.NewWriter(t.out)
-	if err := write(w, answers); err != nil {
-		return failf("write error: %s", strerror(err))
+	if asJSON {
+		writeFleetJSON(w, answers)
+	} else {
+		writeFleet(w, answers)
 	}
-	if err := w.Flush(); err != nil {
+	if err := w.Flush(); err != nil { // it keeps the first error
 		return failf("write error: %s", strerror(err))
 	}
 	if failed || shown == 0 {
@@ -142,15 +138,13 @@ func wanted(v *fleet.VM, r vmop.ListRequest) bool {
 
 // writeFleet writes the table of status, with the host in front. What SNMP does
 // not tell is a dash; CURMEM is what the VM has been given, as the MIB wants it.
-func writeFleet(w io.Writer, answers []fleet.Answer) error {
+func writeFleet(w *bufio.Writer, answers []fleet.Answer) {
 	width := len("HOST")
 	for i := range answers {
 		width = max(width, len(answers[i].Host))
 	}
-	if _, err := fmt.Fprintf(w, "%-*s "+tableLine, width, "HOST",
-		"ID", "PID", "VCPUS", "MAXMEM", "CURMEM", "TTY", "OWNER", "STATE", "NAME"); err != nil {
-		return err
-	}
+	fmt.Fprintf(w, "%-*s "+tableLine, width, "HOST",
+		"ID", "PID", "VCPUS", "MAXMEM", "CURMEM", "TTY", "OWNER", "STATE", "NAME")
 	for i := range answers {
 		for j := range answers[i].VMs {
 			v := &answers[i].VMs[j]
@@ -158,13 +152,10 @@ func writeFleet(w io.Writer, answers []fleet.Answer) error {
 			if v.Live() {
 				current = scaled.Format(v.Allocated)
 			}
-			if _, err := fmt.Fprintf(w, "%-*s "+tableLine, width, answers[i].Host, strconv.FormatUint(uint64(v.ID), 10), "-",
-				strconv.Itoa(v.CPUs), scaled.Format(v.Memory), current, "-", "-", v.State(), v.Name); err != nil {
-				return err
-			}
+			fmt.Fprintf(w, "%-*s "+tableLine, width, answers[i].Host, strconv.FormatUint(uint64(v.ID), 10), "-",
+				strconv.Itoa(v.CPUs), scaled.Format(v.Memory), current, "-", "-", v.State(), v.Name)
 		}
 	}
-	return nil
 }
 
 type jsonFleet struct {
@@ -192,7 +183,7 @@ type jsonFleetVM struct {
 	CPUTime    float64 `json:"cpu_time"`
 }
 
-func writeFleetJSON(w io.Writer, answers []fleet.Answer) error {
+func writeFleetJSON(w *bufio.Writer, answers []fleet.Answer) {
 	s := jsonFleet{Version: jsonVersion, Hosts: []jsonHost{}}
 	for i := range answers {
 		a := &answers[i]
@@ -211,8 +202,5 @@ func writeFleetJSON(w io.Writer, answers []fleet.Answer) error {
 		}
 		s.Hosts = append(s.Hosts, h)
 	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(s)
+	encodeJSON(w, s, "  ")
 }

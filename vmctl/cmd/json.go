@@ -129,7 +129,7 @@ func countersOf(s *vmop.Stats) *jsonCounters {
 	c := &jsonCounters{
 		Time: s.Time, CPU: s.CPU, VCPUs: append([]uint64{}, s.VCPU...), Memory: s.Memory, Resident: s.Resident,
 		Exits: jsonExits{
-			exits(s), exit1(s, vmop.ExitPIO), exit1(s, vmop.ExitMMIO), exit1(s, vmop.ExitInterrupted), exit1(s, vmop.ExitOther),
+			exits(s), exitsOf(s, vmop.ExitPIO), exitsOf(s, vmop.ExitMMIO), exitsOf(s, vmop.ExitInterrupted), exitsOf(s, vmop.ExitOther),
 		},
 		Disks: []jsonDiskIO{}, NICs: []jsonNICStats{},
 	}

@@ -61,3 +61,11 @@ func bar(done, total int64) string {
 	return fmt.Sprintf("[%s%s] %3.0f%% of %s", strings.Repeat("#", full), strings.Repeat(" ", barWidth-full), part*100,
 		scaled.Format(uint64(total)))
 }
+
+// withRate is a picture's text with the rate of done bytes since begun.
+func withRate(text string, done int64, took time.Duration) string {
+	if took <= 0 {
+		return text
+	}
+	return fmt.Sprintf("%s, %s/s", text, scaled.Format(uint64(float64(done)/took.Seconds())))
+}

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmd/hv/state"
-	"vmd/internal/scaled"
 	"vmd/internal/vmop"
 	"vmd/vmctl/client"
 )
@@ -200,12 +199,4 @@ func (s *sender) failed(ctx context.Context, c *client.Client, ours error) error
 		return err
 	}
 	return because(s.err, "send vm command failed: %s\n%s: vm %s is %s here", why, progName, plain(vms[0].Name), vms[0].State)
-}
-
-// withRate is a picture's text with the rate of done bytes since begun.
-func withRate(text string, done int64, took time.Duration) string {
-	if took <= 0 {
-		return text
-	}
-	return fmt.Sprintf("%s, %s/s", text, scaled.Format(uint64(float64(done)/took.Seconds())))
 }

@@ -52,8 +52,8 @@ type event struct {
 	cont chan struct{}
 }
 
-// run greets and returns when the guest's side or the input ends or somebody disconnects.
-// The terminal is then as it was, whatever happened.
+// run greets and returns when the guest's side or the input ends or somebody
+// disconnects. The terminal is then as it was, whatever happened.
 func (s *session) run(greeting string) (err error) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGCONT)

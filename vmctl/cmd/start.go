@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -273,12 +272,4 @@ func (o *startOptions) check(t *tool, ref vmop.Ref) error {
 		t.warn("starting without network interfaces")
 	}
 	return nil
-}
-
-// startFiles are the files that go with a request: opened here, so that the
-// kernel decides whether the caller may.
-type startFiles struct {
-	names    []string
-	files    []*os.File
-	warnings []string
 }

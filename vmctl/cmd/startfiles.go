@@ -9,6 +9,14 @@ import (
 	"vmd/internal/vmop"
 )
 
+// startFiles are the files that go with a request: opened here, so that the
+// kernel decides whether the caller may.
+type startFiles struct {
+	names    []string
+	files    []*os.File
+	warnings []string
+}
+
 // openFlags are what a file is opened with that somebody else has named: a
 // FIFO must not block and a terminal must not become ours.
 func openFlags(mode int) int { return mode | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC }

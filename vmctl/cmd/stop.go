@@ -74,8 +74,6 @@ func (t *tool) stopped(res vmop.Result, err error, o stopOptions) error {
 		end = "vm not found"
 	case vmop.ErrNotRunning:
 		end = "cannot stop vm that is not running"
-	default:
-		end = "failed: " + reason(err)
 	case vmop.OK:
 		switch {
 		case lost(err):
@@ -90,6 +88,8 @@ func (t *tool) stopped(res vmop.Result, err error, o stopOptions) error {
 		default:
 			end = fmt.Sprintf("requested to shutdown vm %d", res.ID)
 		}
+	default:
+		end = "failed: " + reason(err)
 	}
 	fmt.Fprintln(t.err, end)
 	if err != nil {

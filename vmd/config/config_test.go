@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -13,10 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"vmd/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata/*.ok")
 
 // fakeFS has configuration files from testdata or its own text, and files that
 // only exist.
@@ -137,21 +134,7 @@ func TestGolden(t *testing.T) {
 	for _, name := range confs {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".conf"), func(t *testing.T) {
 			cfg, err := Load(name, options())
-			got := dump(cfg, err)
-			ok := strings.TrimSuffix(name, ".conf") + ".ok"
-			if *update {
-				if err := os.WriteFile(ok, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(ok)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("%s (-want +got):\n%s", name, diff)
-			}
+			golden.Check(t, strings.TrimSuffix(name, ".conf")+".ok", dump(cfg, err))
 		})
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"vmd/internal/golden"
 )
 
 // generated are golden files without a .conf: what they load is long and
@@ -66,20 +66,7 @@ func TestGenerated(t *testing.T) {
 	}
 	for name, make := range generated {
 		t.Run(name, func(t *testing.T) {
-			got, ok := make(load), "testdata/"+name+".ok"
-			if *update {
-				if err := os.WriteFile(ok, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(ok)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("%s (-want +got):\n%s", name, diff)
-			}
+			golden.Check(t, "testdata/"+name+".ok", make(load))
 		})
 	}
 }

@@ -2,9 +2,7 @@ package virtiopci_test
 
 import (
 	"encoding/hex"
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
@@ -19,9 +17,8 @@ import (
 	"vmd/hv/virtio/virtiopci"
 	"vmd/hv/virtio/virtiotest"
 	"vmd/hv/virtio/vmmci"
+	"vmd/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden file")
 
 // blank is an image of 1 GiB that nobody reads.
 type blank struct{ disk.Image }
@@ -88,19 +85,7 @@ func TestGuestSeesTheSameDevices(t *testing.T) {
 	} {
 		describe(t, &b, r)
 	}
-	const file = "testdata/devices.golden"
-	if *update {
-		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("a guest sees other devices than %s has; got\n%s", file, &b)
-	}
+	golden.Check(t, "testdata/devices.golden", b.String())
 }
 
 // describe writes down what a guest sees of r after power-on.
