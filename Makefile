@@ -148,8 +148,6 @@ demo: packages all
 # time of a walk of the MIB.
 bench: packages all
 	@status=0; $(GO) run ./e2e/bench || status=1; \
-	echo; echo "== vhost, by the clock"; \
-	$(GO) run ./e2e/bench -section network -wall -only vhost || status=1; \
 	echo; echo "== SNMP: snmpbulkwalk through snmpd; the last line is a subagent in C (libsnmp-dev)"; \
 	$(GO) test ./vmd/subagent -run '^$$' -bench Walk -benchtime 3x | grep ^Benchmark || status=1; \
 	$(GO) test ./e2e/small -run '^$$' -bench 1000 | grep ^Benchmark || status=1; \

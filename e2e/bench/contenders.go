@@ -45,11 +45,7 @@ type qemuGuest struct {
 
 func qemu(machine, kernel string, more ...string) func() (running, error) {
 	return func() (running, error) {
-		args := []string{"-machine", machine + ",accel=kvm", "-cpu", "host",
-			"-m", strconv.Itoa(guestMiB), "-nodefaults", "-no-user-config", "-display", "none",
-			"-no-reboot", "-serial", "stdio", "-kernel", guest(kernel),
-			"-initrd", guest(lab.GuestInitrd), "-append", cmdline}
-		cmd := exec.Command("qemu-system-x86_64", append(args, more...)...)
+		cmd := qemuCommand(machine, guest(kernel), guest(lab.GuestInitrd), cmdline, more...)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			return nil, err
@@ -58,7 +54,7 @@ func qemu(machine, kernel string, more ...string) func() (running, error) {
 	}
 }
 
-func (q *qemuGuest) begin() error { return q.cmd.Start() }
+func (q *qemuGuest) begin() error { return startQEMU(q.cmd) }
 
 func (q *qemuGuest) awaitInit() error  { return readUntil(q.out.Read, initSays) }
 func (q *qemuGuest) pid() (int, error) { return q.cmd.Process.Pid, nil }

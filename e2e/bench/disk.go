@@ -221,14 +221,12 @@ type qemuDiskGuest struct {
 
 func qemuDisk(machine, device, aio string) func(string, []string, string) diskMachine {
 	return func(initrd string, disks []string, format string) diskMachine {
-		args := []string{"-machine", machine + ",accel=kvm", "-cpu", "host",
-			"-m", strconv.Itoa(guestMiB), "-nodefaults", "-no-user-config", "-display", "none",
-			"-no-reboot", "-serial", "stdio", "-kernel", guest(lab.GuestVMLinux), "-initrd", initrd, "-append", diskWords}
+		var args []string
 		for k, name := range disks {
 			args = append(args, "-drive", fmt.Sprintf("file=%s,format=%s,if=none,id=d%d,cache=writeback,discard=unmap,aio=%s", name, format, k, aio),
 				"-device", fmt.Sprintf("%s,drive=d%d", device, k))
 		}
-		return &qemuDiskGuest{cmd: exec.Command("qemu-system-x86_64", args...)}
+		return &qemuDiskGuest{cmd: qemuCommand(machine, guest(lab.GuestVMLinux), initrd, diskWords, args...)}
 	}
 }
 
@@ -239,7 +237,7 @@ func (q *qemuDiskGuest) start() (err error) {
 	if q.Writer, err = q.cmd.StdinPipe(); err != nil {
 		return err
 	}
-	return q.cmd.Start()
+	return startQEMU(q.cmd)
 }
 
 func (q *qemuDiskGuest) console() io.ReadWriter { return q }

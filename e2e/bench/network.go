@@ -104,7 +104,7 @@ func measureNetwork(rounds int, only string) error {
 		fmt.Println()
 	}
 	if only == "" || only == "hostile" {
-		errs = append(errs, measureHostile(initrd))
+		errs = append(errs, measureHostile(initrd, rounds))
 	}
 	return errors.Join(errs...)
 }
@@ -232,9 +232,7 @@ func qemuNet(machine, device string) func(string, bool) netMachine {
 		if vhost {
 			netdev = strings.Replace(netdev, "vhost=off", "vhost=on", 1)
 		}
-		return &qemuNetGuest{cmd: exec.Command("qemu-system-x86_64", "-machine", machine+",accel=kvm", "-cpu", "host",
-			"-m", strconv.Itoa(guestMiB), "-nodefaults", "-no-user-config", "-display", "none",
-			"-no-reboot", "-serial", "stdio", "-kernel", guest(lab.GuestVMLinux), "-initrd", initrd, "-append", netWords,
+		return &qemuNetGuest{cmd: qemuCommand(machine, guest(lab.GuestVMLinux), initrd, netWords,
 			"-netdev", netdev, "-device", device+",netdev=n")}
 	}
 }
@@ -247,7 +245,7 @@ func (q *qemuNetGuest) start() (err error) {
 		return err
 	}
 	q.cmd.Stderr = &q.said
-	return q.cmd.Start()
+	return startQEMU(q.cmd)
 }
 
 func (q *qemuNetGuest) console() io.ReadWriter { return q }
