@@ -58,8 +58,11 @@ type startOptions struct {
 func (o *startOptions) register(t *tool, f *pflag.FlagSet) {
 	text := func(dst *string, what string) func(string) error {
 		return func(word string) error {
-			if *dst != "" {
+			switch {
+			case *dst != "":
 				return failf("%s specified multiple times", what)
+			case word == "" && dst != &o.cmdline: // a variable that is not set, perhaps
+				return failf("%s is empty", what)
 			}
 			*dst = word
 			return nil
@@ -80,6 +83,9 @@ func (o *startOptions) register(t *tool, f *pflag.FlagSet) {
 	add(f, "disk", "d", func(word string) error {
 		if len(o.disks) == maxDisks {
 			return failf("too many disks")
+		}
+		if word == "" {
+			return failf("disk is empty")
 		}
 		o.disks = append(o.disks, word)
 		return nil
