@@ -56,21 +56,7 @@ func BenchmarkTap(b *testing.B) {
 // its buffer and buffers to receive into, and a socket on the tap's other side.
 func bootTap(b *testing.B) (*guest, int) {
 	b.Helper()
-	testenv.NetNS(b)
-	name, files, err := tap.Create(tap.Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	fd, err := unix.Dup(int(files[0].Fd()))
-	files[0].Close()
-	if err != nil {
-		b.Fatal(err)
-	}
-	tp, err := tap.New(fd)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { tp.Close() })
+	name, tp := newTap(b)
 	if err := tp.SetFilter([][6]byte{mac}, false); err != nil { // none of the kernel's own
 		b.Fatal(err)
 	}
@@ -87,4 +73,25 @@ func bootTap(b *testing.B) (*guest, int) {
 	}
 	g.rx.Kick()
 	return g, otherEnd(b, name).sock
+}
+
+// newTap makes a tap in a fresh namespace.
+func newTap(t testing.TB) (name string, _ *tap.Tap) {
+	t.Helper()
+	testenv.NetNS(t)
+	name, files, err := tap.Create(tap.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Dup(int(files[0].Fd()))
+	files[0].Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tp, err := tap.New(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tp.Close() })
+	return name, tp
 }

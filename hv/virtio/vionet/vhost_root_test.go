@@ -14,7 +14,6 @@ import (
 	"vmd/hv/virtio/vionet"
 	"vmd/hv/virtio/virtiotest"
 	"vmd/internal/testenv"
-	"vmd/net/tap"
 )
 
 // etherType of the tests' frames: local experimental (IEEE 802).
@@ -32,26 +31,12 @@ type host struct {
 func bootVhost(t *testing.T, c vionet.Config, features uint64, warn func(error)) (*many, *host) {
 	t.Helper()
 	testenv.StockKernel(t)
-	testenv.NetNS(t)
+	name, tp := newTap(t)
 	fd, err := unix.Open("/dev/vhost-net", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
-	name, files, err := tap.Create(tap.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	tfd, err := unix.Dup(int(files[0].Fd()))
-	files[0].Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tp, err := tap.New(tfd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tp.Close() })
 	g := &many{guest: &guest{t: t}, wires: []*wire{nil}, tap: tp}
 	c.MAC, c.Counters, c.Vhost = mac, &g.cnt, []int{fd}
 	g.dev = vionet.New(c, tp)
