@@ -72,6 +72,7 @@ func NewVMD(t testing.TB, conf string, args ...string) *Daemon {
 		d.hurry()
 		d.Stop()
 		endGuests(t)
+		endGroups(t)
 		for _, p := range statePaths {
 			os.RemoveAll(p)
 		}
@@ -191,6 +192,17 @@ func (d *Daemon) end(sig unix.Signal) {
 func endGuests(t testing.TB) {
 	for _, p := range Processes(t) {
 		unix.Kill(p.PID, unix.SIGKILL)
+	}
+}
+
+// endGroups removes the control groups that a killed vmd left, once the guests
+// in them have ended.
+func endGroups(t testing.TB) {
+	for _, group := range leaves() {
+		WaitFor(t, group+" to be empty", func() bool {
+			err := unix.Rmdir(group)
+			return err == nil || errors.Is(err, unix.ENOENT)
+		})
 	}
 }
 

@@ -1,7 +1,9 @@
 package small
 
 import (
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -137,6 +139,9 @@ func TestGuestThatDiedUnattendedIsCrashed(t *testing.T) {
 	if row := d.Await("a", "crashed"); row.ID != a.ID || row.PID != 0 {
 		t.Errorf("a is %+v, was %+v", row, a)
 	}
+	harness.WaitFor(t, "its control group to go", func() bool {
+		return !slices.ContainsFunc(harness.Remains(t), func(left string) bool { return strings.HasSuffix(left, fmt.Sprintf("/vmd/%d", a.ID)) })
+	})
 	sameRuns(t, d, map[string]harness.Row{"b": b})
 	d.Vmctl("start", "a")
 	d.Await("a", "running")

@@ -127,6 +127,9 @@ func (t *Tree) SetStarter(pid int) error { return attach(filepath.Join(t.dir, "s
 // Group is the control group of one VM.
 type Group struct{ dir string }
 
+// Remove removes the group called name, if there is one that no process is in.
+func (t *Tree) Remove(name string) error { return unix.Rmdir(filepath.Join(t.dir, name)) }
+
 // Group makes the group called name, for processes that uid starts, or finds it.
 // The error may be about limits that cannot be set: then there is a group all
 // the same.

@@ -78,6 +78,9 @@ func (p *parent) adoptVM(id uint32, pid int) {
 		return
 	}
 	os.Remove(path)
+	if p.cgroups != nil { // a daemon before us made it, and no run here has it
+		p.cgroups.Remove(strconv.FormatUint(uint64(id), 10))
+	}
 	p.later(registry.VMEvent{Event: vmop.Event{
 		ID: id, Kind: vmop.EventCrashed, Code: vmop.ErrUnavailable, Detail: "its process is gone", PID: pid, Time: counters.Monotonic(),
 	}})
