@@ -47,7 +47,7 @@ func parseFlags(args []string) (flags, error) {
 	fs.CountVarP(&f.verbose, "verbose", "v", "")
 	fs.StringArrayVarP(&f.macros, "define", "D", nil, "")
 	fs.StringVarP(&f.file, "file", "f", config.DefaultPath, "")
-	err := fs.Parse(args)
+	err := flagError(fs.Parse(args))
 	if err == nil && fs.NArg() > 0 {
 		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
@@ -57,6 +57,19 @@ func parseFlags(args []string) (flags, error) {
 		f.file, err = filepath.Abs(f.file)
 	}
 	return f, err
+}
+
+// flagError says it as getopt(3) does, and vmctl.
+func flagError(err error) error {
+	var unknown *pflag.NotExistError
+	var missing *pflag.ValueRequiredError
+	switch {
+	case errors.As(err, &unknown):
+		return fmt.Errorf("unknown option -- %s", unknown.GetSpecifiedName())
+	case errors.As(err, &missing):
+		return fmt.Errorf("option requires an argument -- %s", missing.GetSpecifiedName())
+	}
+	return err
 }
 
 func run(args []string, stderr io.Writer) int {

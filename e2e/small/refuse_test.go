@@ -186,6 +186,17 @@ func TestConfigurationsThatAreWrong(t *testing.T) {
 	}
 }
 
+func TestArgumentsThatAreWrong(t *testing.T) {
+	const usage = "usage: vmd [-dnv] [-D macro=value] [-f file]"
+	for arg, want := range map[string]string{
+		"-nx": "vmd: unknown option -- x\n" + usage, "--version": "vmd: unknown option -- version\n" + usage,
+		"-nf": "vmd: option requires an argument -- f\n" + usage, "start": "vmd: unexpected argument \"start\"\n" + usage,
+		"-h": usage,
+	} {
+		refused(t, vmd(t, nil, arg), want)
+	}
+}
+
 func TestMissingFileGivenByName(t *testing.T) {
 	setUp(t)
 	r := vmd(t, nil, "-f", "/nonexistent/vm.conf")
