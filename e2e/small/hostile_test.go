@@ -144,6 +144,7 @@ func TestHostileClients(t *testing.T) {
 	}{
 		{"garbage", garbage}, {"half a message", halfMessage}, {"ten thousand requests", manyRequests},
 		{"connection storm", storm}, {"descriptors", descriptors}, {"never reads", neverReads},
+		{"descriptors that do not close", slowDescriptors},
 		{"keeps connections", manyConnections},
 	} {
 		t.Run(c.name, func(t *testing.T) {
