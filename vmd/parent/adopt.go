@@ -57,7 +57,7 @@ func (p *parent) adoptVM(id uint32, pid int) {
 	path := p.paths.vmSocket(id)
 	v, _ := p.reg.VM(id)
 	if pid == 0 {
-		pid = findVM(path)
+		pid = findVM(path, p.ids.ours)
 	}
 	f, err := dialVM(path)
 	var proc *os.File

@@ -157,7 +157,13 @@ func TestBadState(t *testing.T) {
 // TestFindVM: the process that listens on a VM's socket is found by that socket.
 func TestFindVM(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "7")
-	if pid := findVM(path); pid != 0 {
+	r := ids{uid: 4001, uids: subRange{100000, 10}}
+	for uid, want := range map[uint32]bool{4001: true, 4002: false, 99999: false, 100000: true, 100009: true, 100010: false} {
+		if r.ours(uid) != want {
+			t.Errorf("user %d is ours: %v", uid, !want)
+		}
+	}
+	if pid := findVM(path, r.ours); pid != 0 {
 		t.Errorf("nobody is %d", pid)
 	}
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
@@ -180,8 +186,11 @@ func TestFindVM(t *testing.T) {
 		t.Skip(err)
 	}
 	in.Close()
-	if pid := findVM(path); pid != child.Pid {
+	if pid := findVM(path, r.ours); pid != child.Pid {
 		t.Errorf("found %d, want %d", pid, child.Pid)
+	}
+	if pid := findVM(path, func(uid uint32) bool { return uid != uint32(os.Getuid()) }); pid != 0 {
+		t.Errorf("found %d, which is a stranger's", pid)
 	}
 	out.Close()
 	// It ends, and is a zombie until somebody waits for it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -11,26 +12,46 @@ import (
 // findVM returns the process that listens on the Unix socket at path; 0 if
 // there is none. It is for a VM whose pid the state file does not have: the
 // daemon died between its start and the next save.
-func findVM(path string) int {
-	inode := socketInode(path)
-	if inode == "" {
+//
+// A user who has a file system of their own (user_namespaces(7)) can listen at a
+// path of the same name, and hold it in a process that does not let itself be
+// looked into; so only processes whose user ours can be count.
+func findVM(path string, ours func(uid uint32) bool) int {
+	inodes := socketInodes(path)
+	if len(inodes) == 0 {
 		return 0
 	}
-	want := "socket:[" + inode + "]"
 	procs, _ := os.ReadDir("/proc")
 	for _, d := range procs {
 		pid, err := strconv.Atoi(d.Name())
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
+		if uid, ok := uidOf(pid); !ok || !ours(uid) {
+			continue
+		}
 		fds, _ := filepath.Glob(filepath.Join("/proc", d.Name(), "fd", "*"))
 		for _, fd := range fds {
-			if to, err := os.Readlink(fd); err == nil && to == want {
+			if to, err := os.Readlink(fd); err == nil && slices.Contains(inodes, to) {
 				return pid
 			}
 		}
 	}
 	return 0
+}
+
+// uidOf is the user that process pid runs as (proc_pid_status(5)).
+func uidOf(pid int) (uid uint32, ok bool) {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	if err != nil {
+		return 0, false
+	}
+	_, line, ok := strings.Cut(string(b), "\nUid:\t")
+	if !ok {
+		return 0, false
+	}
+	uid, err = parseID(line[:strings.IndexAny(line+"\t", "\t\n")])
+	return uid, err == nil
 }
 
 // zombies returns the children of parent that have ended and that nobody has
@@ -55,20 +76,21 @@ func zombies(parent int) (pids []int) {
 	return pids
 }
 
-// socketInode finds the inode of a listening socket (proc(5), /proc/net/unix).
-func socketInode(path string) string {
+// socketInodes finds the sockets that listen at path, as /proc/PID/fd shows them
+// (proc(5), /proc/net/unix).
+func socketInodes(path string) (inodes []string) {
 	b, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
-		return ""
+		return nil
 	}
 	const listening = "00010000" // __SO_ACCEPTCON
 	for _, l := range strings.Split(string(b), "\n") {
 		f := strings.Fields(l)
 		if len(f) == 8 && f[7] == path && f[3] == listening {
-			return f[6]
+			inodes = append(inodes, "socket:["+f[6]+"]")
 		}
 	}
-	return ""
+	return inodes
 }
 
 // resident is the resident memory of process pid (proc_pid_statm(5)); 0 if it

@@ -53,6 +53,11 @@ func (r *ids) vm(id uint32) (uid, gid uint32) {
 	return uid, gid
 }
 
+// ours reports whether a process of ours can run as uid.
+func (r *ids) ours(uid uint32) bool {
+	return uid == r.uid || uid == uint32(os.Geteuid()) || uid >= r.uids.base && uid-r.uids.base < r.uids.size
+}
+
 // subRange is a line of subuid(5).
 type subRange struct{ base, size uint32 }
 
