@@ -38,4 +38,17 @@ func slowDescriptors(t *testing.T, d *harness.Daemon) {
 		}
 		served(t, d)
 	}
+	for range 8 { // and those that nobody receives go with the connection
+		c := dial(t)
+		f, _ := testenv.SlowFile(t)
+		for _, packet := range [][]byte{list(t), []byte("what is no message")} {
+			if _, err := c.Write(packet); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// Turned away already, perhaps: who has sent so much is one of many.
+		_, _, _ = c.WriteMsgUnix(make([]byte, 12), unix.UnixRights(int(f.Fd())), nil)
+		go f.Close()
+	}
+	served(t, d)
 }

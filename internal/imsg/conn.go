@@ -41,6 +41,7 @@ type Conn struct {
 	flush  bool  // nothing more is taken; the writer ends when queue is empty
 	closed bool  // the socket is closed and queue empty
 	err    error // why closed
+	shut   bool  // nothing more is received
 
 	done chan struct{} // closed when the writer has ended
 }
@@ -170,8 +171,14 @@ func (c *Conn) Queued() int {
 
 // fail ends the connection at once. c.mu is held.
 func (c *Conn) fail(err error) {
-	// What a peer sent before it hung up is still there to be received.
-	if !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+	switch {
+	case errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET):
+		// What a peer sent before it hung up is still there to be received.
+	case errors.Is(err, ErrSlow), errors.Is(err, errHangup):
+		c.shut = true
+		c.sock.CloseRead()
+		c.sock.CloseWrite()
+	default:
 		c.sock.Close()
 	}
 	if c.closed {
@@ -224,7 +231,9 @@ func (c *Conn) write() {
 		}
 	}
 	c.mu.Lock()
-	c.fail(reason)
+	if !c.closed { // else whoever ended it has seen to the socket
+		c.fail(reason)
+	}
 	c.mu.Unlock()
 }
 
@@ -268,6 +277,9 @@ func (c *Conn) Recv() (Msg, error) {
 	if c.rbuf == nil {
 		c.rbuf = make([]byte, headerSize+MaxPayload)
 		c.oob = make([]byte, unix.CmsgSpace(MaxFiles*4))
+	}
+	if c.hungUp() {
+		return Msg{}, io.EOF
 	}
 	n, oobn, flags, _, err := c.sock.ReadMsgUnix(c.rbuf, c.oob)
 	if errors.Is(err, unix.ECONNRESET) {
@@ -325,6 +337,25 @@ func parseRights(oob []byte) ([]*os.File, error) {
 		}
 	}
 	return files, nil
+}
+
+var errHangup = errors.New("hung up")
+
+// Hangup ends the connection at once for both sides, as it ends when the peer is
+// too slow: whoever receives from it gets io.EOF and is to Close it. To close a
+// socket closes all descriptors that were sent to it and not received, so that it
+// may have to wait, as Discard may; Hangup does not.
+func (c *Conn) Hangup() {
+	c.mu.Lock()
+	c.fail(errHangup)
+	c.mu.Unlock()
+}
+
+// hungUp reports whether nothing more is to be received.
+func (c *Conn) hungUp() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shut
 }
 
 // Flush sends what is queued, then ends the connection. A peer that does not

@@ -41,7 +41,7 @@ const (
 	ControlSetup  Type = 128 + iota // ControlConfig, with the listening socket the first time
 	ClientRequest                   // Envelope
 	ClientAnswer                    // Envelope
-	ClientGone                      // ClientID: whatever it waits for is nobody's business any more
+	ClientGone                      // ClientID: whatever it waits for is nobody's business any more; from parent: its copy of the connection is closed
 	ClientRefused                   // ClientID: control is to disconnect it
 	ClientHere                      // ClientID, with the connection: parent asks the kernel who it is
 	UserBusy                        // UserFiles

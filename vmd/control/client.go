@@ -23,8 +23,9 @@ type client struct {
 	consoles int // that it has asked for
 	records  int // messages of lists that it was sent
 
-	ended   chan struct{} // closed by end, for read
-	endOnce sync.Once
+	ended     chan struct{} // closed when control ends, for read
+	forgotten chan struct{} // closed when nobody but read has the connection,
+	forget    func()        // which does that
 }
 
 // join makes a client of a new connection, or turns it away.
@@ -43,13 +44,17 @@ func (s *server) join(conn *imsg.Conn) {
 	}
 	conn.CountIn(&u.unread)
 	s.next++
+	forgotten := make(chan struct{})
 	c := &client{
 		id:      s.next,
 		conn:    conn,
 		uid:     cred.Uid,
 		user:    u,
 		pending: make(map[uint64]struct{}),
-		ended:   make(chan struct{}),
+		ended:   s.ended,
+
+		forgotten: forgotten,
+		forget:    sync.OnceFunc(func() { close(forgotten) }),
 	}
 	s.clients[c.id] = c
 	u.conns++
@@ -87,7 +92,7 @@ func (s *server) read(c *client, delay time.Duration) {
 		}
 		m, err := c.conn.Recv()
 		if err != nil {
-			s.loop.Post(func() { s.leave(c, err) })
+			s.bury(c, err)
 			return
 		}
 		// Descriptors are closed here and by nobody else. To close one may wait
@@ -104,6 +109,19 @@ func (s *server) read(c *client, delay time.Duration) {
 		<-sent
 		m.Close()
 	}
+}
+
+// bury ends c's connection, once nobody else has it. To close it may take as long
+// as to close a descriptor: what c sent and nobody received goes with it. So it
+// is done here, and c counts until it has been.
+func (s *server) bury(c *client, why error) {
+	s.loop.Post(func() { s.leave(c, why) })
+	select {
+	case <-c.forgotten:
+	case <-c.ended:
+	}
+	c.conn.Close()
+	s.loop.Post(func() { s.left(c) })
 }
 
 // sleep waits for d. It returns false if c has ended.
@@ -167,32 +185,24 @@ func (c *client) refuse(id uint64, code vmop.Code, detail string) {
 	c.conn.Send(uint16(vmop.Answer), id, vmop.Result{Code: code, Detail: detail})
 }
 
-// leave forgets c and tells parent.
+// leave tells parent that c has left. Who has asked nothing leaves unnoticed:
+// coming and going costs parent nothing.
 func (s *server) leave(c *client, why error) {
-	c.end()
-	if s.clients[c.id] == nil {
-		return
-	}
 	if !errors.Is(why, io.EOF) && !errors.Is(why, net.ErrClosed) {
 		s.noisy.Warn().Err(why).Uint32("uid", c.uid).Msg("client disconnected")
 	}
-	delete(s.clients, c.id)
-	c.user.conns--
-	c.user.consoles -= c.consoles
-	// Who has asked nothing leaves unnoticed: coming and going costs parent
-	// nothing.
-	if c.asked {
-		s.parent.Send(uint16(vmop.ClientGone), 0, vmop.ClientID{Client: c.id})
-	}
-	if s.listener != nil {
-		s.listener.room()
+	c.conn.Hangup()
+	if !c.asked || s.parent.Send(uint16(vmop.ClientGone), 0, vmop.ClientID{Client: c.id}) != nil {
+		c.forget()
 	}
 }
 
-// end closes c's connection. read stops.
-func (c *client) end() {
-	c.endOnce.Do(func() {
-		c.conn.Close()
-		close(c.ended)
-	})
+// left forgets c, whose connection is closed.
+func (s *server) left(c *client) {
+	delete(s.clients, c.id)
+	c.user.conns--
+	c.user.consoles -= c.consoles
+	if s.listener != nil {
+		s.listener.room()
+	}
 }

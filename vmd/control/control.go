@@ -45,7 +45,8 @@ type server struct {
 	listener *listener // nil until ControlSetup brings one
 	clients  map[uint64]*client
 	users    map[uint32]*user
-	next     uint64 // the next client's number
+	next     uint64        // the next client's number
+	ended    chan struct{} // closed when the loop has ended
 }
 
 func newServer(p *privsep.Process, l limits, now func() time.Time) *server {
@@ -56,6 +57,7 @@ func newServer(p *privsep.Process, l limits, now func() time.Time) *server {
 		now:     now,
 		clients: make(map[uint64]*client),
 		users:   make(map[uint32]*user),
+		ended:   make(chan struct{}),
 		// Not from 1: parent may still hold answers for clients of a control
 		// that crashed, and they must not reach ours.
 		next: rand.Uint64() >> 1,
@@ -75,8 +77,9 @@ func (s *server) run() error {
 		s.listener.close()
 	}
 	for _, c := range s.clients {
-		c.end()
+		c.conn.Hangup()
 	}
+	close(s.ended)
 	return err
 }
 
@@ -92,7 +95,14 @@ func (s *server) fromParent(m imsg.Msg) {
 		var id vmop.ClientID
 		if err = imsg.Unmarshal(m.Payload, &id); err == nil {
 			if c := s.clients[id.Client]; c != nil {
-				c.conn.Close()
+				c.conn.Hangup()
+			}
+		}
+	case vmop.ClientGone:
+		var id vmop.ClientID
+		if err = imsg.Unmarshal(m.Payload, &id); err == nil {
+			if c := s.clients[id.Client]; c != nil {
+				c.forget()
 			}
 		}
 	case vmop.UserBusy:
@@ -163,7 +173,7 @@ func (s *server) answer(m *imsg.Msg) error {
 	}
 	err := imsg.ErrSlow
 	if c.user.unread.Load() > s.limits.unread {
-		c.conn.Close()
+		c.conn.Hangup()
 	} else {
 		err = c.conn.Send(uint16(e.Type), m.ID, body(e.Body), m.TakeFiles()...)
 	}

@@ -207,6 +207,9 @@ func (r *rig) serve() {
 			if err != nil {
 				return
 			}
+			if vmop.Type(m.Type) == vmop.ClientGone {
+				parent.Send(m.Type, 0, imsg.Raw(m.Payload))
+			}
 			var e vmop.Envelope
 			if vmop.Type(m.Type) == vmop.ClientRequest && imsg.Unmarshal(m.Payload, &e) == nil {
 				b, _ := imsg.Marshal(vmop.Result{Name: "served"})

@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"os"
 	"testing"
@@ -191,5 +192,39 @@ func TestLongListsCost(t *testing.T) {
 	}
 	if paid := before - c.user.purse.points; paid != 8 {
 		t.Errorf("paid %v points, want 8", paid)
+	}
+}
+
+// What a client sent and nobody received goes with its connection, and with it a
+// descriptor that takes for ever to be closed.
+func TestConnectionThatDoesNotClose(t *testing.T) {
+	for _, asks := range []bool{false, true} {
+		r := newRig(t, fast())
+		r.stop()
+		sock, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: r.path, Net: "unixpacket"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sock.Close()
+		f, release := testenv.SlowFile(t)
+		defer release()
+		if asks { // then parent has a copy of the connection, too
+			if _, err := sock.Write([]byte{1, 0, byte(vmop.List), 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xa1, 1, 0xa0}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := sock.Write([]byte("what is no message")); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := sock.WriteMsgUnix(make([]byte, 12), unix.UnixRights(int(f.Fd())), nil); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		r.start(fast())
+		r.serve()
+		io.Copy(io.Discard, sock) // until control has hung up
+		r.listed(r.dialAs(1001))
+		r.listed(r.dial())
+		release()
 	}
 }

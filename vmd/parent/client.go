@@ -91,9 +91,12 @@ func (p *parent) clientHere(c vmop.ClientID, m *imsg.Msg) {
 	p.clients[c.Client] = &client{conn, peer}
 }
 
-func (p *parent) clientGone(id uint64) {
+// clientGone forgets a client, and returns the copy of its connection. Whoever
+// closes the last one closes what the client sent and nobody received: so control
+// has one for as long as we do, and is told when it is the last.
+func (p *parent) clientGone(id uint64) (conn *os.File) {
 	if c := p.clients[id]; c != nil {
-		c.conn.Close()
+		conn = c.conn
 	}
 	delete(p.clients, id)
 	for serial, q := range p.pending {
@@ -103,4 +106,14 @@ func (p *parent) clientGone(id uint64) {
 		}
 	}
 	p.step(registry.ClientGone{Client: id})
+	return conn
+}
+
+// lostControl: all clients are gone with it.
+func (p *parent) lostControl() {
+	var conns []*os.File
+	for c := range p.clients {
+		conns = append(conns, p.clientGone(c))
+	}
+	imsg.Discard(conns...)
 }

@@ -251,3 +251,26 @@ func TestRoleBreaksTheProtocol(t *testing.T) {
 		d.respawned(role)
 	}
 }
+
+// What a client sent and nobody received goes with the last copy of its
+// connection. Control is to have that; and where it has died, nobody waits.
+func TestConnectionThatDoesNotClose(t *testing.T) {
+	d := newDaemon(t, nil)
+	d.join(7, 1000)
+	d.send("control", vmop.ClientGone, 0, vmop.ClientID{Client: 7})
+	if c := decoded[vmop.ClientID](d, d.expect("control", vmop.ClientGone)); c.Client != 7 {
+		t.Errorf("control may close client %d", c.Client)
+	}
+	d.eventually("parent to close its copy", func() bool { return hungUp(d.ends[7]) })
+	d.join(8, 1000)
+	files, release := slowFiles(t, 1)
+	defer release()
+	raw := int(d.ends[8].Fd())
+	if err := unix.Sendmsg(raw, []byte("x"), unix.UnixRights(int(files[0].Fd())), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	files[0].Close()
+	d.roles["control"].die()
+	d.respawned("control")
+	d.result(d.ask(1, vmop.List, vmop.ListRequest{}), vmop.OK)
+}

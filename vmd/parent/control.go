@@ -47,13 +47,6 @@ func (p *parent) setupControl() {
 	}
 }
 
-// lostControl: all clients are gone with it.
-func (p *parent) lostControl() {
-	for c := range p.clients {
-		p.clientGone(c)
-	}
-}
-
 func (p *parent) fromControl(m imsg.Msg) {
 	var err error
 	switch vmop.Type(m.Type) {
@@ -70,7 +63,10 @@ func (p *parent) fromControl(m imsg.Msg) {
 	case vmop.ClientGone:
 		var c vmop.ClientID
 		if err = imsg.Unmarshal(m.Payload, &c); err == nil {
-			p.clientGone(c.Client)
+			if conn := p.clientGone(c.Client); conn != nil {
+				conn.Close()
+			}
+			p.send("control", vmop.ClientGone, 0, c)
 		}
 	default:
 		err = errUnknown

@@ -96,7 +96,7 @@ func (p *parent) startRole(r *role) error {
 // roleExited replaces a process that died. At the daemon's end it is to die, and
 // the last one ends the loop.
 func (p *parent) roleExited(r *role, proc *process, status privsep.ExitStatus) {
-	proc.conn.Close()
+	go proc.conn.Close() // with what it sent last, which may be a client's descriptor
 	r.proc = nil
 	p.reap()
 	if p.leaving {

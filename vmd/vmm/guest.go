@@ -274,7 +274,7 @@ func (g *guest) gone(error) {
 func (g *guest) exited(how string, cpu time.Duration) {
 	g.exit, g.cpu = how, cpu
 	if !g.eof {
-		g.v.Loop.After(lastWords, g.conn.Close)
+		g.v.Loop.After(lastWords, func() { go g.conn.Close() }) // which may wait, as imsg.Discard may
 	}
 	g.finish()
 }
