@@ -24,14 +24,15 @@ func IsFirmware(i Image) bool {
 }
 
 // isText reports whether an image begins with the bytes of a text and nothing
-// else, as a script does, or what a server sends instead of a kernel.
+// else, as a script does, or what a server sends instead of a kernel. 0xff is no
+// byte of a text, but what flash memory has that nothing was written to.
 func isText(i Image) bool {
 	head := make([]byte, min(i.Size, 512))
 	if i.read(head, 0) != nil {
 		return false
 	}
 	for _, c := range head {
-		if (c < ' ' || c == 0x7f) && c != '\t' && c != '\n' && c != '\r' {
+		if (c < ' ' || c == 0x7f || c == 0xff) && c != '\t' && c != '\n' && c != '\r' {
 			return false
 		}
 	}

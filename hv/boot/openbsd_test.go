@@ -192,6 +192,7 @@ func TestIsFirmware(t *testing.T) {
 		{"web page", []byte("<html>\r\n\t<h1>404 Pas trouvé</h1>\n"), false},
 		{"script", append([]byte("#!/bin/sh\n"), bytes.Repeat([]byte("# text\n"), 1000)...), false},
 		{"text and code", append([]byte("firmware of 1999\n"), zeros[:16]...), true},
+		{"flash", append(bytes.Repeat([]byte{0xff}, 4000), zeros[:96]...), true},
 	} {
 		if got := IsFirmware(image(tc.file)); got != tc.want {
 			t.Errorf("%s: %v", tc.name, got)
