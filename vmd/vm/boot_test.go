@@ -48,7 +48,7 @@ func bootROM() []byte {
 
 func TestWhatToBoot(t *testing.T) {
 	kernel := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 64)...)
-	bios, rom := bytes.Repeat([]byte{0xf4}, 4096), bootROM()
+	bios, rom := append(make([]byte, 4000), bytes.Repeat([]byte{0xf4}, 96)...), bootROM()
 	for _, c := range []struct {
 		name   string
 		device string
