@@ -241,7 +241,9 @@ func TestPanicOfTheCrewCostsTheDeviceOnly(t *testing.T) {
 	s := newStorage(t)
 	warned := make(chan error, 1)
 	m := slowGuest(t, s, func(err error) { warned <- err })
+	s.mu.Lock()
 	s.panics = true
+	s.mu.Unlock()
 	m.add(0, vioblk.VIRTIO_BLK_T_IN)
 	m.q.Kick()
 	if err := <-warned; !strings.Contains(err.Error(), "panicked") {
