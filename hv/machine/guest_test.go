@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 }
 
 // deadline is far beyond what any of these guests needs.
-const deadline = 2 * time.Minute
+const deadline = 5 * time.Minute
 
 // codeAt is where raw guests start, in real mode.
 const codeAt = 0x1000
