@@ -17,10 +17,10 @@ import (
 
 // figures are what one boot costs.
 type figures struct {
-	boot  time.Duration // start of the guest to the first line of init
-	exits int           // all returns from the guest to KVM
-	user  int           // those for a port or MMIO access
-	extra int           // KiB resident in the process, without the guest's memory
+	boot   time.Duration // start of the guest to the first line of init
+	exits  int           // all returns from the guest to KVM
+	user   int           // those for a port or MMIO access
+	memory               // of the process
 }
 
 // running is a guest, ready to be started.
@@ -47,8 +47,8 @@ func guest(name string) string { return filepath.Join(os.Getenv(lab.GuestsVar), 
 
 // measure prints a table with a line for each contender.
 func measure(rounds int, only string) error {
-	fmt.Printf("| machine | boot, ms (spread) | exits | port+MMIO | memory of its own, MiB |\n")
-	fmt.Printf("| --- | ---: | ---: | ---: | ---: |\n")
+	fmt.Printf("| machine | boot, ms (spread) | exits | port+MMIO | resident, MiB | private, MiB |\n")
+	fmt.Printf("| --- | ---: | ---: | ---: | ---: | ---: |\n")
 	var errs []error
 	for _, c := range contenders() {
 		if only != "" && !strings.Contains(c.name, only) {
@@ -79,8 +79,8 @@ func printRow(name string, all []figures) {
 	slices.SortFunc(all, func(a, b figures) int { return cmp.Compare(a.boot, b.boot) })
 	f := all[len(all)/2]
 	spread := 100 * float64(all[len(all)-1].boot-all[0].boot) / float64(f.boot)
-	fmt.Printf("| %s | %d (%.1f %%) | %d | %d | %.1f |\n", name, f.boot.Milliseconds(), spread,
-		f.exits, f.user, float64(f.extra)/1024)
+	fmt.Printf("| %s | %d (%.1f %%) | %d | %d | %.1f | %.1f |\n", name, f.boot.Milliseconds(), spread,
+		f.exits, f.user, float64(f.resident)/1024, float64(f.private)/1024)
 }
 
 // bootOnce boots one guest up to its init, with nothing else running. KVM's
@@ -113,7 +113,7 @@ func bootOnce(c contender) (f figures, err error) {
 	if err != nil {
 		return f, err
 	}
-	f.extra, err = ownKiB(pid)
+	f.memory, err = memoryOf(pid)
 	return f, err
 }
 
@@ -125,14 +125,20 @@ func kvmCounter(name string) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
-// ownKiB is the resident memory of a process without the guest's, which are
-// its mappings as large as the guest (proc(5), smaps).
-func ownKiB(pid int) (int, error) {
+// memory is what a process has of it in KiB, without the guest's.
+type memory struct {
+	resident int
+	private  int // what would not be there without it: no pages of a shared program
+}
+
+// memoryOf adds up a process's mappings but those as large as the guest (proc(5),
+// smaps).
+func memoryOf(pid int) (m memory, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
 	if err != nil {
-		return 0, err
+		return m, err
 	}
-	total, size := 0, 0
+	guests := false
 	for line := range strings.Lines(string(b)) {
 		key, rest, _ := strings.Cut(line, ":")
 		fields := strings.Fields(rest)
@@ -141,18 +147,19 @@ func ownKiB(pid int) (int, error) {
 		}
 		n, err := strconv.Atoi(fields[0])
 		if err != nil {
-			return 0, err
+			return m, err
 		}
-		switch key {
-		case "Size":
-			size = n
-		case "Rss":
-			if size < guestMiB<<10 {
-				total += n
-			}
+		switch {
+		case key == "Size":
+			guests = n >= guestMiB<<10
+		case guests:
+		case key == "Rss":
+			m.resident += n
+		case key == "Private_Clean", key == "Private_Dirty":
+			m.private += n
 		}
 	}
-	return total, nil
+	return m, nil
 }
 
 // readUntil reads until it has seen text.
