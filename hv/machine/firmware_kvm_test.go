@@ -51,8 +51,8 @@ func medium(t *testing.T, b []byte) disk.Image {
 }
 
 // bootCode is a boot sector that reads the first block after it with INT 13h,
-// prints it with INT 10h up to a NUL, and switches off.
-func bootCode() []byte {
+// prints it with INT 10h up to a NUL, runs before, and switches off.
+func bootCode(before ...byte) []byte {
 	b := cat([]byte{
 		0x31, 0xc0, 0x8e, 0xd8, // ds = 0
 		0x8e, 0xd0, 0xbc, 0x00, 0x7c, // stack below
@@ -64,7 +64,7 @@ func bootCode() []byte {
 		0x74, 0x06, // jz off
 		0xb4, 0x0e, 0xcd, 0x10, // teletype
 		0xeb, 0xf5, // next
-	}, powerOff, halt)
+	}, before, powerOff, halt)
 	b = append(b, make([]byte, 512-len(b))...)
 	copy(b[0x100:], []byte{16, 0, 1, 0, 0x00, 0x80, 0, 0, 1}) // one block, to 0:8000, from address 1
 	b[510], b[511] = 0x55, 0xaa
@@ -72,8 +72,8 @@ func bootCode() []byte {
 }
 
 // hardDisk has bootCode and text for it.
-func hardDisk(text string) []byte {
-	b := append(bootCode(), text...)
+func hardDisk(text string, before ...byte) []byte {
+	b := append(bootCode(before...), text...)
 	return append(b, make([]byte, 1<<20-len(b))...)
 }
 

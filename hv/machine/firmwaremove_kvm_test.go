@@ -13,7 +13,7 @@ import (
 // itself travels too.
 func TestFirmwareMoves(t *testing.T) {
 	fw := seabios(t)
-	hd := hardDisk("hello from the disk.")
+	hd := hardDisk("hello from the disk.", awaitLeave...)
 	m, out, log := firmwareMachine(t, 2, hd, nil)
 	if err := m.Load(Boot{Firmware: fw, Device: BootDisk}); err != nil {
 		t.Fatal(err)
@@ -28,6 +28,7 @@ func TestFirmwareMoves(t *testing.T) {
 			t.Fatal(err)
 		}
 	}, 1, 300, 800, 1500, 2000)
+	leave(t, m)
 	end(t, m, PowerOff)
 	if got := out.String(); !strings.Contains(got, "hello from the disk") {
 		t.Errorf("guest printed %q; firmware said\n%s", got, log)
@@ -35,7 +36,8 @@ func TestFirmwareMoves(t *testing.T) {
 }
 
 // moveAlong moves m, which runs firmware and has the devices that add adds, each
-// time firmware has said so much. It returns where the guest is in the end.
+// time firmware has said so much. It returns where the guest is in the end, which
+// it must not have come to before: see awaitLeave.
 func moveAlong(t *testing.T, m *Machine, out, log *tty, add func(*Machine), said ...int) *Machine {
 	t.Helper()
 	config := func(c *Config) {

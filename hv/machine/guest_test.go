@@ -165,7 +165,27 @@ var (
 	powerOff = []byte{0xba, 0x04, 0x06, 0xb8, 0x00, 0x34, 0xef}
 	halt     = []byte{0xf4, 0xeb, 0xfd} // hlt, for ever
 	spin     = []byte{0xeb, 0xfe}
+
+	// awaitLeave waits until leave has been called.
+	awaitLeave = []byte{
+		0x31, 0xc0, 0x8e, 0xd8, // ds = 0
+		0x80, 0x3e, leaveAt & 0xff, leaveAt >> 8, 0x5a, // cmp byte [leaveAt], 0x5a
+		0x75, 0xf9, // jne
+	}
 )
+
+// leaveAt is in the BIOS' data area, where nothing is.
+const leaveAt = 0x504
+
+// leave has a guest go on that is in awaitLeave, or will be.
+func leave(t *testing.T, m *Machine) {
+	t.Helper()
+	b, err := m.mem.Slice(leaveAt, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[0] = 0x5a
+}
 
 // x2APIC registers (Intel SDM vol. 3, 11.12.1).
 const (

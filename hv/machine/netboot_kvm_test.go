@@ -10,9 +10,9 @@ import (
 )
 
 // netROM is a ROM for a virtio network interface. When it is initialised it
-// prints its interface's place on the bus, and when it is booted from text and
-// switches off.
-func netROM(text string) []byte {
+// prints its interface's place on the bus, and when it is booted from text, runs
+// before and switches off.
+func netROM(text string, before ...byte) []byte {
 	const unit, pcir, pnp, start, entry = 512, 0x20, 0x40, 0x60, 0x80
 	le := binary.LittleEndian
 	b := make([]byte, 2*unit)
@@ -34,7 +34,7 @@ func netROM(text string) []byte {
 		0x74, 0x06, // jz off
 		0xb4, 0x0e, 0xcd, 0x10, // teletype
 		0xeb, 0xf5, // next
-	}, powerOff, halt))
+	}, before, powerOff, halt))
 	copy(b[0x100:], text)
 	var sum byte
 	for _, c := range b {
@@ -190,11 +190,12 @@ func TestNetBootMoves(t *testing.T) {
 	m, out, log := firmwareMachine(t, 1, nil, nil)
 	add := func(m *Machine) { addNIC(t, m, pci.SlotNIC, false) }
 	add(m)
-	if err := m.Load(Boot{Firmware: fw, Device: BootNet, NetROM: netROM("hello from the network.")}); err != nil {
+	if err := m.Load(Boot{Firmware: fw, Device: BootNet, NetROM: netROM("hello from the network.", awaitLeave...)}); err != nil {
 		t.Fatal(err)
 	}
 	start(t, m)
 	m = moveAlong(t, m, out, log, add, 1, 300, 800, 1500)
+	leave(t, m)
 	end(t, m, PowerOff)
 	if got := out.String(); !strings.Contains(got, "hello from the network") {
 		t.Errorf("guest printed %q; firmware said\n%s", got, log)
