@@ -78,13 +78,27 @@ func (p *parent) adoptVM(id uint32, pid int) {
 		return
 	}
 	os.Remove(path)
-	if p.cgroups != nil { // a daemon before us made it, and no run here has it
-		p.cgroups.Remove(strconv.FormatUint(uint64(id), 10))
-	}
+	p.removeGroup(id, groupTries)
 	p.later(registry.VMEvent{Event: vmop.Event{
 		ID: id, Kind: vmop.EventCrashed, Code: vmop.ErrUnavailable, Detail: "its process is gone", PID: pid, Time: counters.Monotonic(),
 	}})
 	p.loop.Post(func() { p.settled(id) })
+}
+
+// groupTries is how often to try to remove a control group, deathPause apart.
+const groupTries = 60
+
+// removeGroup removes the control group of a VM whose process is gone, and that
+// no run here has: a daemon before us made it. A process that is about to end has
+// closed its socket, and is in its group still.
+func (p *parent) removeGroup(id uint32, tries int) {
+	if p.cgroups == nil || p.runs[id] != nil {
+		return
+	}
+	err := p.cgroups.Remove(strconv.FormatUint(uint64(id), 10))
+	if errors.Is(err, unix.EBUSY) && tries > 0 {
+		p.loop.After(deathPause, func() { p.removeGroup(id, tries-1) })
+	}
 }
 
 // adoptLater: vmm has ended, and nothing has happened to VM id. The next vmm is
