@@ -36,12 +36,13 @@ func withROM(t *testing.T, rom []byte) (path string) {
 	return path
 }
 
-// What a ROM does behind its text: switch off, or send back what comes in on
-// COM1.
+// What a ROM does behind its text: switch off, or print another character and
+// send back what comes in on COM1.
 var (
 	romPowerOff = []byte{0xba, 0x04, 0x06, 0xb8, 0x00, 0x34, 0xef, 0xf4}
 	romEcho     = []byte{
-		0xfa,                   // cli: firmware reads the port at each tick
+		0xfa,                              // cli: firmware reads the port at each tick, until here
+		0xba, 0xf8, 0x03, 0xb0, '>', 0xee, // out
 		0xba, 0xfd, 0x03, 0xec, // in al, 0x3fd
 		0xa8, 0x01, 0x74, 0xf8, // test al, 1; jz
 		0xba, 0xf8, 0x03, 0xec, 0xee, // in al, 0x3f8; out
@@ -151,6 +152,7 @@ func TestNetBootMoves(t *testing.T) {
 	a.Vmctl("start", "a")
 	c := a.Console("a")
 	c.Expect("booted from the network")
+	c.Expect(">")
 	c.Type("1")
 	c.Expect("1")
 	over(t, "/dev/null", rom, 0)
@@ -160,6 +162,7 @@ func TestNetBootMoves(t *testing.T) {
 	}
 	c = b.Console("a")
 	c.Expect("booted from the network")
+	c.Expect(">")
 	c.Type("2")
 	c.Expect("2")
 	b.Vmctl("stop", "-fw", "a")
