@@ -63,7 +63,7 @@ func (n *Namespace) Do(f func() error) error {
 }
 
 // onThread runs f on a thread that ends afterwards, because f leaves it in
-// another namespace.
+// another namespace, or another user's.
 func onThread(f func() error) error {
 	done := make(chan error)
 	go func() {

@@ -6,8 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 
 	"vmd/internal/imsg"
 	"vmd/internal/privsep"
+	"vmd/internal/testenv"
 	"vmd/internal/vmop"
 )
 
@@ -126,22 +125,10 @@ func (r *rig) dialAs(uid int) *imsg.Conn {
 		r.t.Skip("only root can be somebody else")
 	}
 	var c *imsg.Conn
-	var err error
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		// The thread is never unlocked, so it ends with the goroutine. A raw
-		// system call changes this thread's user and no other's.
-		runtime.LockOSThread()
-		n := uintptr(uid)
-		unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0)
-		unix.RawSyscall(unix.SYS_SETRESGID, n, n, n)
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, n, n, n); errno != 0 {
-			err = errno
-			return
-		}
+	err := testenv.AsUser(uint32(uid), func() (err error) {
 		c, err = imsg.Dial(r.path)
+		return err
 	})
-	wg.Wait()
 	if err != nil {
 		r.t.Fatal(err)
 	}

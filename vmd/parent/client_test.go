@@ -4,8 +4,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -20,24 +18,16 @@ import (
 // connectAs connects to the socket at path as another user, which takes root.
 func connectAs(t *testing.T, path string, uid uint32) (c *net.UnixConn) {
 	t.Helper()
-	var err error
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if uid != uint32(os.Getuid()) {
-			// The thread is never unlocked, so it ends with the goroutine. A
-			// raw system call changes this thread's user and no other's.
-			runtime.LockOSThread()
-			n := uintptr(uid)
-			unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0)
-			unix.RawSyscall(unix.SYS_SETRESGID, n, n, n)
-			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, n, n, n); errno != 0 {
-				err = errno
-				return
-			}
-		}
+	dial := func() (err error) {
 		c, err = net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
-	})
-	wg.Wait()
+		return err
+	}
+	var err error
+	if uid == uint32(os.Getuid()) {
+		err = dial()
+	} else {
+		err = testenv.AsUser(uid, dial)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

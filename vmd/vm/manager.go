@@ -11,7 +11,6 @@ import (
 )
 
 // handle carries out what the manager wants.
-
 func (v *vm) handle(m imsg.Msg) {
 	if v.incoming != nil && vmop.Type(m.Type) != vmop.SetLog {
 		// Nothing can be asked of a guest that has not come, but its end.
